@@ -1,0 +1,71 @@
+//! The catalog port in the REST catalog's own words: load, commit(requirements, updates). Its faces are one function.
+
+use iceberg::spec::TableMetadataRef;
+use iceberg::{TableCreation, TableRequirement, TableUpdate};
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+use crate::model::ids::TableName;
+
+/// A table's metadata and the file that holds it.
+#[derive(Debug, Clone)]
+pub struct LoadedTable {
+    /// Metadata as of `metadata_location`.
+    pub metadata: TableMetadataRef,
+    /// Location of the metadata file.
+    pub metadata_location: String,
+}
+
+/// What one table must be and what becomes of it.
+#[derive(Debug, Clone)]
+pub struct TableChange {
+    /// The table.
+    pub table: TableName,
+    /// All must hold on the current metadata.
+    pub requirements: Vec<TableRequirement>,
+    /// Applied in order where they do.
+    pub updates: Vec<TableUpdate>,
+}
+
+/// What the catalog knows about a commit when the call returns.
+#[derive(Debug)]
+pub enum Applied {
+    /// All changes are in; the tables right after them, in the order of the changes.
+    Done(Vec<LoadedTable>),
+    /// None is in and none will be: a requirement does not hold, or another commit came first.
+    Conflict(String),
+    /// Nobody knows: the request may be applied, may be on its way, may be lost.
+    Unknown(Error),
+}
+
+/// A catalog. Every method may be called again after `Unavailable`.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// The table as it is now, read from the catalog itself; `None` where it answers that there is none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`; `Corrupt` where the metadata cannot be read.
+    async fn load(&self, table: &TableName) -> Result<Option<LoadedTable>>;
+
+    /// Makes a table (and its namespace where it lacks); where one of that name exists already, loads that one.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`]; `InvalidConfig` where the creation makes no valid table.
+    async fn create(&self, table: &TableName, creation: TableCreation) -> Result<LoadedTable>;
+
+    /// Applies all changes or none. More than one only where [`Catalog::commits_many`].
+    ///
+    /// # Errors
+    /// `Unavailable` or `Denied` only where certainly nothing was sent; `InvalidRequest` where updates do not apply.
+    async fn commit(&self, changes: Vec<TableChange>) -> Result<Applied>;
+
+    /// True where [`Catalog::commit`] takes changes of several tables.
+    fn commits_many(&self) -> bool;
+
+    /// All tables, by name.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    async fn list(&self) -> Result<Vec<TableName>>;
+}

@@ -1,0 +1,256 @@
+//! The ledger: per source partition the next offset, and its compact encoding in a snapshot's summary.
+//!
+//! Positions below the ledger are decided; what lies at or above it has not happened as far as the table knows.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ids::TopicPartition;
+use super::offsets::NextOffset;
+use crate::error::{Error, Result};
+
+/// Version of the encoding below; an older reader refuses a newer one.
+const FORMAT_VERSION: u32 = 1;
+
+/// What a table has taken from its sources.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ledger {
+    /// The Kafka cluster's id; empty where the broker tells none.
+    pub cluster_id: String,
+    /// Per topic name: its identity and its partitions' positions.
+    pub topics: BTreeMap<String, TopicLedger>,
+}
+
+/// One topic of a ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TopicLedger {
+    /// The topic's id; `None` where the broker tells none.
+    pub topic_id: Option<Uuid>,
+    /// How often the topic was declared made anew; part of a row's identity.
+    pub incarnation: u32,
+    /// Per partition its position.
+    pub partitions: BTreeMap<i32, Position>,
+}
+
+/// How far one partition has been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Position {
+    /// The first offset that is not decided.
+    pub next: NextOffset,
+    /// Epoch of the leader that wrote the last record taken.
+    pub leader_epoch: Option<i32>,
+}
+
+/// One partition's step in a commit: from what the ledger must say to what it says afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    /// What the base's ledger must hold; `None`: it must not know the partition.
+    pub from: Option<NextOffset>,
+    /// What it holds after the commit.
+    pub to: Position,
+}
+
+/// Steps of several partitions; they are committed together or not at all.
+pub type Advances = BTreeMap<TopicPartition, Advance>;
+
+impl Ledger {
+    /// The position of a partition, `None` where the ledger does not know it.
+    #[must_use]
+    pub fn position(&self, source: &TopicPartition) -> Option<Position> {
+        self.topics.get(source.topic.as_ref())?.partitions.get(&source.partition).copied()
+    }
+
+    /// The first partition whose position is not what `advances` starts from, with both sides.
+    #[must_use]
+    pub fn stale(&self, advances: &Advances) -> Option<(TopicPartition, Option<NextOffset>, Option<NextOffset>)> {
+        advances.iter().find_map(|(source, advance)| {
+            let held = self.position(source).map(|position| position.next);
+            (held != advance.from).then(|| (source.clone(), advance.from, held))
+        })
+    }
+
+    /// Moves the partitions of `advances` on; the caller has checked [`Ledger::stale`].
+    pub fn advance(&mut self, advances: &Advances) {
+        for (source, advance) in advances {
+            let topic = self.topics.entry(source.topic.to_string()).or_default();
+            let position = topic.partitions.entry(source.partition).or_insert(advance.to);
+            let leader_epoch = advance.to.leader_epoch.or(position.leader_epoch);
+            *position = Position { next: advance.to.next, leader_epoch };
+        }
+    }
+
+    /// True where no partition of this ledger lies behind `older` (invariant I3); a new incarnation starts over.
+    #[must_use]
+    pub fn not_behind(&self, older: &Self) -> bool {
+        older.topics.iter().all(|(name, old)| {
+            self.topics.get(name).is_some_and(|new| {
+                new.incarnation > old.incarnation
+                    || old.partitions.iter().all(|(p, at)| new.partitions.get(p).is_some_and(|now| now.next >= at.next))
+            })
+        })
+    }
+
+    /// The ledger as one short JSON text: per topic a base64 run of variable-length integers.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let topics = self
+            .topics
+            .iter()
+            .map(|(name, topic)| WireTopic {
+                name: name.clone(),
+                id: topic.topic_id,
+                inc: topic.incarnation,
+                at: BASE64.encode(encode_positions(&topic.partitions)),
+            })
+            .collect();
+        let wire = Wire { v: FORMAT_VERSION, cluster: self.cluster_id.clone(), topics };
+        serde_json::to_string(&wire).unwrap_or_default()
+    }
+
+    /// Reads [`Ledger::encode`]'s text.
+    ///
+    /// # Errors
+    /// `Corrupt` where the text is not a ledger of a version that this build knows.
+    pub fn decode(text: &str) -> Result<Self> {
+        let wire: Wire =
+            serde_json::from_str(text).map_err(|e| Error::corrupt("decode `ledger`: not the expected JSON").with_source(e))?;
+        if wire.v != FORMAT_VERSION {
+            return Err(Error::corrupt(format!("decode `ledger`: version {} is not known, update frazil", wire.v)));
+        }
+        let mut topics = BTreeMap::new();
+        for topic in wire.topics {
+            let bytes = BASE64
+                .decode(&topic.at)
+                .map_err(|e| Error::corrupt(format!("decode `ledger`: positions of topic `{}`", topic.name)).with_source(e))?;
+            let partitions = decode_positions(&bytes)
+                .ok_or_else(|| Error::corrupt(format!("decode `ledger`: positions of topic `{}` end early", topic.name)))?;
+            topics.insert(topic.name, TopicLedger { topic_id: topic.id, incarnation: topic.inc, partitions });
+        }
+        Ok(Self { cluster_id: wire.cluster, topics })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    v: u32,
+    cluster: String,
+    topics: Vec<WireTopic>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireTopic {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    inc: u32,
+    at: String,
+}
+
+fn encode_positions(partitions: &BTreeMap<i32, Position>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(partitions.len() * 5);
+    let mut expected = 0_i64;
+    for (partition, position) in partitions {
+        let partition = i64::from(*partition);
+        put_varint(&mut out, partition - expected);
+        put_varint(&mut out, position.next.0);
+        put_varint(&mut out, i64::from(position.leader_epoch.unwrap_or(-1)));
+        expected = partition + 1;
+    }
+    out
+}
+
+fn decode_positions(mut bytes: &[u8]) -> Option<BTreeMap<i32, Position>> {
+    let mut partitions = BTreeMap::new();
+    let mut expected = 0_i64;
+    while !bytes.is_empty() {
+        let partition = expected.checked_add(get_varint(&mut bytes)?)?;
+        let next = NextOffset(get_varint(&mut bytes)?);
+        let epoch = i32::try_from(get_varint(&mut bytes)?).ok()?;
+        partitions.insert(i32::try_from(partition).ok()?, Position { next, leader_epoch: (epoch >= 0).then_some(epoch) });
+        expected = partition + 1;
+    }
+    Some(partitions)
+}
+
+fn put_varint(out: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    while rest >= 0x80 {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+fn get_varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ledger(positions: &[(i32, i64, Option<i32>)]) -> Ledger {
+        let partitions = positions
+            .iter()
+            .map(|(p, next, leader_epoch)| (*p, Position { next: NextOffset(*next), leader_epoch: *leader_epoch }))
+            .collect();
+        let topic = TopicLedger { topic_id: Some(Uuid::nil()), incarnation: 2, partitions };
+        Ledger { cluster_id: "c".to_owned(), topics: BTreeMap::from([("t".to_owned(), topic)]) }
+    }
+
+    /// A golden text: tables in the field hold it, so it is never edited.
+    #[test]
+    fn version_1_reads_for_ever() {
+        let text = r#"{"v":1,"cluster":"c","topics":[{"name":"t","id":"00000000-0000-0000-0000-000000000000","inc":2,"at":"AMgBAAIAAQ"}]}"#;
+        let golden = ledger(&[(0, 100, Some(0)), (2, 0, None)]);
+        assert_eq!(Ledger::decode(text).unwrap(), golden);
+        assert_eq!(golden.encode(), text);
+    }
+
+    #[test]
+    fn a_thousand_partitions_stay_short() {
+        let rows: Vec<_> = (0..1000).map(|p| (p, 5_000_000 + i64::from(p), Some(7))).collect();
+        assert!(ledger(&rows).encode().len() < 8_200);
+    }
+
+    #[test]
+    fn one_stale_partition_is_named() {
+        let base = ledger(&[(0, 10, None), (1, 20, None)]);
+        let to = Position { next: NextOffset(30), leader_epoch: None };
+        let mut advances = Advances::new();
+        advances.insert(TopicPartition::new("t", 0), Advance { from: Some(NextOffset(10)), to });
+        assert_eq!(base.stale(&advances), None);
+        advances.insert(TopicPartition::new("t", 1), Advance { from: Some(NextOffset(19)), to });
+        assert_eq!(base.stale(&advances), Some((TopicPartition::new("t", 1), Some(NextOffset(19)), Some(NextOffset(20)))));
+        advances.insert(TopicPartition::new("t", 1), Advance { from: None, to });
+        assert!(base.stale(&advances).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn decode_reads_what_encode_wrote(rows in proptest::collection::btree_map(0..5000_i32, (0..i64::MAX, -1..9_i32), 0..50)) {
+            let rows: Vec<_> = rows.into_iter().map(|(p, (n, e))| (p, n, (e >= 0).then_some(e))).collect();
+            let ledger = ledger(&rows);
+            prop_assert_eq!(Ledger::decode(&ledger.encode()).unwrap(), ledger);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_refuse(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decode_positions(&bytes);
+        }
+    }
+}

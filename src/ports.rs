@@ -1,0 +1,374 @@
+//! Contracts between the brain and the world, as traits in prose. Adapters implement them; nothing here does anything.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::model::file::WrittenFile;
+use crate::model::ids::{Attempt, CommitId, TableName, TopicPartition};
+use crate::model::ledger::{Advances, Ledger, Position};
+use crate::model::offsets::NextOffset;
+use crate::model::raw::RawBatch;
+use crate::model::schema::TableSchema;
+
+/// Bytes taken from a budget; they are given back when it is dropped.
+pub type Charge = Box<dyn Any + Send>;
+
+/// What a table's driver hears of its topics, in order.
+pub enum SourceEvent {
+    /// The group gave these partitions to this process. Nothing is read until [`Source::start`].
+    Assigned(Vec<TopicPartition>),
+    /// The group takes these partitions away.
+    Revoked {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// True where they are gone already: nothing may be sent for them any more.
+        lost: bool,
+        /// Send (or drop) when nothing will be sent for them afterwards; the source waits for it, within bounds.
+        done: oneshot::Sender<()>,
+    },
+    /// Records of one partition; `first` continues the partition's batch before.
+    Batch(RawBatch, Charge),
+    /// Everything below `next` has been delivered; what lies between the last record and `next` is a hole.
+    Eof {
+        /// Partition.
+        source: TopicPartition,
+        /// Its reading.
+        attempt: Attempt,
+        /// The position behind all that was stable.
+        next: NextOffset,
+    },
+    /// The start position lies outside the log: below its start, or above its end. The partition is not being read.
+    OutOfRange {
+        /// Partition.
+        source: TopicPartition,
+        /// Its reading.
+        attempt: Attempt,
+    },
+    /// Reading a partition failed for good in this attempt (deleted topic, no permission …); it is not being read.
+    Failed {
+        /// Partition.
+        source: TopicPartition,
+        /// Its reading.
+        attempt: Attempt,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Where and as what a partition is to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Partition.
+    pub source: TopicPartition,
+    /// The first offset to deliver, and the epoch of the record before it where known.
+    pub at: Position,
+    /// Stamped on all events of this reading.
+    pub attempt: Attempt,
+}
+
+/// What the broker says of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// The cluster's id; empty where the broker tells none.
+    pub cluster_id: String,
+    /// The topic's id; `None` where the broker tells none.
+    pub topic_id: Option<Uuid>,
+    /// Its partitions.
+    pub partitions: Vec<i32>,
+}
+
+/// The readable range of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The oldest offset retained.
+    pub low: NextOffset,
+    /// The position behind the last stable record: open transactions lie at or above it.
+    pub stable: NextOffset,
+    /// The position behind the last record, stable or not.
+    pub high: NextOffset,
+}
+
+/// Topics of one table, as its driver reads them.
+///
+/// Events come through the receiver made with the source, in order per partition. Reading is at least once across
+/// attempts: after `start` with a new attempt, events of older attempts may still come and are to be ignored.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Begins (or begins anew) to read partitions that are assigned. Starting one that is not assigned is ignored.
+    fn start(&self, starts: Vec<Start>);
+
+    /// Stops reading; the partitions stay assigned. Events already on their way may still come.
+    fn stop(&self, partitions: Vec<TopicPartition>);
+
+    /// What the broker says of `topic`; `None` where it answers that there is no such topic.
+    ///
+    /// # Errors
+    /// `Unavailable` where no broker answers, `Denied` where it refuses.
+    async fn topic(&self, topic: &str) -> Result<Option<TopicFacts>>;
+
+    /// The readable ranges of partitions; those that the broker does not know are left out.
+    ///
+    /// # Errors
+    /// As [`Source::topic`].
+    async fn watermarks(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Watermarks>>;
+
+    /// Per partition the first offset whose timestamp is at or after `timestamp_ms`, or its end where there is none.
+    ///
+    /// # Errors
+    /// As [`Source::topic`].
+    async fn offsets_at(&self, partitions: &[TopicPartition], timestamp_ms: i64) -> Result<BTreeMap<TopicPartition, NextOffset>>;
+
+    /// Tells the group how far the table is: a hint for lag tools, never read back. Best effort.
+    fn hint(&self, positions: Vec<(TopicPartition, NextOffset)>);
+}
+
+/// The language of a registered schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaFormat {
+    /// Apache Avro.
+    Avro,
+    /// Protocol Buffers.
+    Protobuf,
+    /// JSON Schema.
+    Json,
+}
+
+/// A schema as the registry holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredSchema {
+    /// Its id, as records carry it.
+    pub id: u32,
+    /// Its language.
+    pub format: SchemaFormat,
+    /// Its text.
+    pub text: String,
+    /// The schemas that it refers to, each after those that it refers to itself: reference name and schema.
+    pub references: Vec<(String, Arc<RegisteredSchema>)>,
+}
+
+/// The schema registry. Answers are cached by id for ever, "no such" for a short while.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// The schema with this id; `None` where the registry answers that there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` where it does not answer, `Denied` where it refuses: both mean wait, never reject.
+    async fn schema(&self, id: u32) -> Result<Option<Arc<RegisteredSchema>>>;
+
+    /// The newest schema of a subject; `None` where the registry answers that there is none.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`].
+    async fn latest(&self, subject: &str) -> Result<Option<Arc<RegisteredSchema>>>;
+}
+
+/// Why a table takes no records for now; kept in its ledger snapshot, so that every replica sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// What happened and where, for people.
+    pub reason: String,
+    /// When, milliseconds since the epoch.
+    pub since_ms: i64,
+}
+
+/// Offsets that were gone before they were read, and were given up by `on_gap: continue`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// First offset given up.
+    pub from: NextOffset,
+    /// The position behind the last one.
+    pub to: NextOffset,
+}
+
+/// What a table's snapshots say of its progress.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Next offsets.
+    pub ledger: Ledger,
+    /// Set while the table is suspended.
+    pub suspension: Option<Suspension>,
+    /// All ranges ever given up.
+    pub gaps: Vec<Gap>,
+}
+
+/// How a table's history can be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovery {
+    /// No ledger was ever committed to it.
+    Fresh,
+    /// Go on from here.
+    At(Progress),
+    /// History and ledger contradict each other; the text names both positions and the commands that choose one.
+    Halted(String),
+}
+
+/// A table at one point of its history.
+#[derive(Debug, Clone)]
+pub struct TableState {
+    /// Its name.
+    pub table: TableName,
+    /// Its identity; a table made anew under the name has another.
+    pub uuid: Uuid,
+    /// The current snapshot of `main`.
+    pub snapshot_id: Option<i64>,
+    /// The current schema.
+    pub schema: Arc<TableSchema>,
+    /// Where to go on.
+    pub recovery: Recovery,
+    /// All table properties.
+    pub properties: Arc<BTreeMap<String, String>>,
+}
+
+/// How a table is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableLayout {
+    /// Columns; ids are given on creation.
+    pub schema: TableSchema,
+    /// Partition fields, outermost first, as in `day(ts)`.
+    pub partition_by: Vec<PartitionField>,
+    /// Columns to sort rows by inside a file.
+    pub sort_by: Vec<String>,
+    /// Iceberg format version: 2 or 3.
+    pub format_version: u8,
+    /// Table properties.
+    pub properties: BTreeMap<String, String>,
+    /// Where the table lies; `None`: below the warehouse.
+    pub location: Option<String>,
+}
+
+/// A partition field: a transform of a column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PartitionField {
+    /// Top-level column.
+    pub column: String,
+    /// What is made of it.
+    pub transform: Transform,
+}
+
+/// Iceberg's partition transforms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transform {
+    /// The value.
+    Identity,
+    /// Its year.
+    Year,
+    /// Its month.
+    Month,
+    /// Its day.
+    Day,
+    /// Its hour.
+    Hour,
+    /// Its hash modulo that number.
+    Bucket(u32),
+    /// Its first characters, or the number rounded down to that width.
+    Truncate(u32),
+}
+
+/// One commit, all or nothing.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// Names the commit in the summary.
+    pub id: CommitId,
+    /// The table.
+    pub table: TableName,
+    /// The identity that it must still have.
+    pub table_uuid: Uuid,
+    /// The schema that the files were written with.
+    pub schema: Arc<TableSchema>,
+    /// The ledger's steps.
+    pub advances: Advances,
+    /// Cluster id, topic ids and incarnations to record with the steps; positions in it are ignored.
+    pub identity: Ledger,
+    /// Data files, uploaded.
+    pub files: Vec<WrittenFile>,
+    /// Dead-letter files, uploaded, and the identity of the table that they belong to.
+    pub dead_letters: Option<(Uuid, Vec<WrittenFile>)>,
+    /// `Some(Some(_))` suspends the table, `Some(None)` resumes it.
+    pub suspension: Option<Option<Suspension>>,
+    /// Ranges given up in this commit.
+    pub gaps: Vec<Gap>,
+    /// Timestamp of the newest record in it.
+    pub newest_ms: Option<i64>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone)]
+pub enum CommitOutcome {
+    /// It is in the table's history; the state right after it, or after others that came later.
+    Committed(TableState),
+    /// It is not and never will be: another writer had moved one of its partitions. The current state and the reason.
+    Stale(TableState, String),
+    /// It is not and never will be: the table's schema or layout changed in meaning; the rows must be written anew.
+    Outdated(TableState),
+}
+
+/// Writes rows of one table into files; used by one task at a time.
+#[async_trait]
+pub trait FileWriter: Send {
+    /// Takes rows in the schema that the writer was made for. Returns when they are encoded or buffered within the
+    /// writer's budget; may wait for uploads.
+    ///
+    /// # Errors
+    /// `Unavailable` where the store does not take the bytes; the writer is then useless and is to be aborted.
+    async fn write(&mut self, rows: RecordBatch) -> Result<()>;
+
+    /// Completes all files.
+    ///
+    /// # Errors
+    /// As [`FileWriter::write`].
+    async fn finish(self: Box<Self>) -> Result<Vec<WrittenFile>>;
+
+    /// Gives up: unfinished uploads are aborted; files already complete are deleted, since nothing refers to them.
+    async fn abort(self: Box<Self>);
+
+    /// Bytes of memory that it holds.
+    fn memory_bytes(&self) -> usize;
+}
+
+/// Tables, as ingestion sees them.
+#[async_trait]
+pub trait Lake: Send + Sync {
+    /// The table's current state; `None` where the catalog answers that there is no such table.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`; `Corrupt` where its metadata cannot be understood.
+    async fn load(&self, table: &TableName) -> Result<Option<TableState>>;
+
+    /// Makes the table, or loads it where another replica was faster.
+    ///
+    /// # Errors
+    /// As [`Lake::load`]; `InvalidConfig` where the layout cannot be.
+    async fn create(&self, table: &TableName, layout: &TableLayout) -> Result<TableState>;
+
+    /// Adds the columns of `wanted` that the table lacks (at any depth, always optional), by a commit of its own,
+    /// and answers the state with all of them committed, whoever committed them.
+    ///
+    /// # Errors
+    /// As [`Lake::load`]; `Conflict` where the table has a column of that name with another type.
+    async fn evolve(&self, table: &TableName, wanted: &TableSchema) -> Result<TableState>;
+
+    /// A writer for rows in `state`'s schema. `commit` names its files.
+    ///
+    /// # Errors
+    /// `Corrupt` where the table's layout cannot be written.
+    fn writer(&self, state: &TableState, commit: CommitId) -> Result<Box<dyn FileWriter>>;
+
+    /// Commits. Returns only with a definite outcome; where an answer was lost it finds out, however long it takes.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Denied` where it was certainly never applied and may be tried again as it is; `Corrupt`
+    /// where the table was replaced, vanished or was rolled back.
+    async fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome>;
+}

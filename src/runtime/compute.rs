@@ -1,0 +1,53 @@
+//! Threads for work that keeps a core busy: decoding, encoding, compression.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+/// A pool of compute threads, or the calling thread where results must come in a fixed order.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Compute {
+    /// A pool of `threads`.
+    ///
+    /// # Errors
+    /// `Unavailable` where the system gives no more threads.
+    pub fn pool(threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|n| format!("compute-{n}"))
+            .build()
+            .map_err(|e| Error::unavailable(format!("start {threads} compute threads")).with_source(e))?;
+        Ok(Self { pool: Some(Arc::new(pool)) })
+    }
+
+    /// Runs everything at once on the caller's thread: for simulations.
+    #[must_use]
+    pub fn inline() -> Self {
+        Self { pool: None }
+    }
+
+    /// Threads of the pool; 1 where it runs inline.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
+    }
+
+    /// Runs `work` on the pool. Work on one pool may use rayon's parallel iterators inside.
+    ///
+    /// # Errors
+    /// `Bug` where `work` panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let Some(pool) = &self.pool else { return Ok(work()) };
+        let (done, result) = oneshot::channel();
+        pool.spawn(move || {
+            let _ = done.send(work());
+        });
+        result.await.map_err(|_| Error::bug("a compute task panicked"))
+    }
+}

@@ -1,0 +1,59 @@
+//! Named points at which a test can end the process, as `kill -9` would: `FRAZIL_CRASH_AT=name[:count]`.
+//! Compiled to nothing without the feature `testing`.
+
+/// Data files are uploaded, nothing refers to them.
+pub const FILES_UPLOADED: &str = "files-uploaded";
+/// Manifests and manifest list are uploaded, the catalog knows nothing of them.
+pub const MANIFEST_LIST_WRITTEN: &str = "manifest-list-written";
+/// The new metadata file is uploaded, the catalog still points at the old one.
+pub const METADATA_WRITTEN: &str = "metadata-written";
+/// The request to the catalog is on its way.
+pub const REQUEST_SENT: &str = "request-sent";
+/// The catalog has applied the commit, nobody has acted on the answer.
+pub const ANSWER_RECEIVED: &str = "answer-received";
+/// The dead-letter table is committed, the main table is not (where the catalog cannot commit both at once).
+pub const DEAD_LETTERS_COMMITTED: &str = "dead-letters-committed";
+/// The start positions are resolved and not yet committed.
+pub const STARTS_RESOLVED: &str = "starts-resolved";
+/// The schema is evolved, no row uses it yet.
+pub const SCHEMA_EVOLVED: &str = "schema-evolved";
+/// A revoke was acknowledged.
+pub const REVOKE_ACKNOWLEDGED: &str = "revoke-acknowledged";
+
+/// All points, for tests that visit each.
+pub const ALL: [&str; 9] = [
+    FILES_UPLOADED,
+    MANIFEST_LIST_WRITTEN,
+    METADATA_WRITTEN,
+    REQUEST_SENT,
+    ANSWER_RECEIVED,
+    DEAD_LETTERS_COMMITTED,
+    STARTS_RESOLVED,
+    SCHEMA_EVOLVED,
+    REVOKE_ACKNOWLEDGED,
+];
+
+/// Ends the process at once if this point was asked for and has been passed as often as asked.
+#[cfg(feature = "testing")]
+#[expect(clippy::disallowed_methods, reason = "a test's switch, not a setting")]
+pub fn point(name: &'static str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static ASKED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+    let asked = ASKED.get_or_init(|| {
+        let text = std::env::var("FRAZIL_CRASH_AT").ok()?;
+        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), count.parse().unwrap_or(1)))
+    });
+    if let Some((wanted, count)) = asked
+        && wanted == name
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 >= *count
+    {
+        std::process::abort();
+    }
+}
+
+/// Nothing.
+#[cfg(not(feature = "testing"))]
+pub fn point(_name: &'static str) {}
