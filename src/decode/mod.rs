@@ -2,6 +2,7 @@
 
 pub mod avro;
 pub mod columns;
+pub mod dead_letters;
 pub mod layout;
 pub mod metadata;
 mod plan;

@@ -258,9 +258,22 @@ pub enum Condition {
     /// Reading and committing, or nothing assigned.
     Running,
     /// Waiting for something that passes.
-    Waiting(String),
+    Waiting(On, String),
     /// Suspended, durably.
     Suspended(String),
     /// Stopped; somebody must choose.
     Stopped(String),
+}
+
+/// What a table waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// The schema registry.
+    Registry,
+    /// Brokers, topics, partitions.
+    Kafka,
+    /// The catalog.
+    Catalog,
+    /// The object store.
+    Store,
 }

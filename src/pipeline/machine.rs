@@ -4,13 +4,13 @@
 //! while the next one fills. At most one commit is under way. Whatever goes wrong ends in the same place: forget what
 //! is not committed, look at table and topics again, and begin at the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::event::{
-    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, OnError, Settings, Survey, Ticket,
+    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey, Ticket,
 };
 use super::recovery::{Decision, decide};
 use crate::check;
@@ -34,6 +34,8 @@ pub struct Machine {
     first: Option<CommitPlan>,
     open: Epoch,
     in_flight: Option<InFlight>,
+    /// Batches that wait because the open epoch is full while the one before it is still being committed.
+    held: VecDeque<BatchId>,
     revokes: Vec<Revoke>,
     /// Why the table is being suspended, until that is committed.
     suspending: Option<String>,
@@ -115,6 +117,7 @@ impl Machine {
             first: None,
             open: Epoch::new(EpochId(0)),
             in_flight: None,
+            held: VecDeque::new(),
             revokes: Vec::new(),
             suspending: None,
             stopping: false,
@@ -147,7 +150,7 @@ impl Machine {
             Event::Eof { source, attempt, next } => self.eof(&source, attempt, next),
             Event::ReadFailed { source, attempt, reason } => {
                 if self.lane(&source, attempt).is_some() {
-                    self.start_over(Condition::Waiting(format!("reading `{source}`: {reason}")));
+                    self.start_over(Condition::Waiting(On::Kafka, format!("reading `{source}`: {reason}")));
                 }
             }
             Event::Decoded(batch, facts) => self.decoded(batch, &facts),
@@ -169,7 +172,7 @@ impl Machine {
             }
             Event::WriteFailed(epoch, reason) => {
                 if self.open.id == epoch || self.in_flight.as_ref().is_some_and(|flight| flight.id == epoch) {
-                    self.start_over(Condition::Waiting(format!("writing files: {reason}")));
+                    self.start_over(Condition::Waiting(On::Store, format!("writing files: {reason}")));
                 }
             }
             Event::CommitEnded(epoch, end) => self.commit_ended(epoch, end),
@@ -182,6 +185,7 @@ impl Machine {
         }
         self.settle_revokes();
         self.commit_what_is_due();
+        self.release_held();
         std::mem::take(&mut self.out)
     }
 
@@ -249,7 +253,7 @@ impl Machine {
             Decision::Start(starts) => self.begin(starts),
             Decision::CommitFirst(plan) => self.first = Some(plan),
             Decision::Wait(text) => {
-                self.set(Condition::Waiting(text));
+                self.set(Condition::Waiting(On::Kafka, text));
                 self.look_later();
             }
             Decision::Suspended(text) => self.stop_reading(Condition::Suspended(text)),
@@ -295,11 +299,20 @@ impl Machine {
         if first != lane.polled || next < first {
             check!(I2, false, "batch of `{source}` is {first}..{next}, {} was expected", lane.polled);
             self.out.push(Command::Discard(batch));
-            return self.start_over(Condition::Waiting(format!("`{source}` came out of order")));
+            return self.start_over(Condition::Waiting(On::Kafka, format!("`{source}` came out of order")));
         }
         lane.polled = next;
         lane.decoding += 1;
-        self.out.push(Command::Decode(batch));
+        self.held.push_back(batch);
+    }
+
+    /// Passes batches on while the open epoch has room: a commit that takes long must not let the next one grow
+    /// without bound.
+    fn release_held(&mut self) {
+        let full = self.open.file_bytes >= self.settings.commit_bytes || self.open.rows >= self.settings.commit_rows;
+        if !(full && self.in_flight.is_some()) {
+            self.out.extend(self.held.drain(..).map(Command::Decode));
+        }
     }
 
     fn eof(&mut self, source: &TopicPartition, attempt: Attempt, next: NextOffset) {
@@ -503,6 +516,7 @@ impl Machine {
     fn abandon(&mut self) {
         self.halt_all();
         self.out.push(Command::Abandon);
+        self.held.clear();
         self.open = Epoch::new(self.next_epoch());
         self.in_flight = None;
         self.first = None;
