@@ -175,7 +175,13 @@ impl MemoryCatalog {
         let file = apply::next_file(metadata, previous, self.clock.fresh_id()).map_err(|e| bug(e.into()))?;
         let mut json = serde_json::to_value(metadata).map_err(|e| bug(e.into()))?;
         // The builder takes the machine's time, which has nothing to do with a simulation's.
-        json["last-updated-ms"] = self.clock.now_ms().into();
+        let now_ms = self.clock.now_ms();
+        json["last-updated-ms"] = now_ms.into();
+        for entry in json["snapshot-log"].as_array_mut().into_iter().flatten() {
+            if entry["timestamp-ms"].as_i64().is_some_and(|at_ms| at_ms > now_ms) {
+                entry["timestamp-ms"] = now_ms.into();
+            }
+        }
         let metadata = TableMetadataRef::new(serde_json::from_value(json).map_err(|e| bug(e.into()))?);
         Ok(LoadedTable { metadata, metadata_location: file.to_string() })
     }

@@ -78,7 +78,7 @@ pub(super) async fn check_catalog(catalog: &dyn Catalog) {
     assert_eq!(again.metadata.uuid(), first.metadata.uuid(), "an existing table is loaded");
     assert!(first.metadata.location().contains("/n/m/a-"), "{}", first.metadata.location());
     let second = catalog.create(&b, creation()).await.unwrap();
-    assert_eq!(catalog.list().await.unwrap(), [b.clone(), a.clone()].map(|table| table).to_vec());
+    assert_eq!(catalog.list().await.unwrap(), [b.clone(), a.clone()]);
 
     // Both or none.
     let both = done(

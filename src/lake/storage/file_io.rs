@@ -154,10 +154,6 @@ pub fn from_iceberg(context: impl Into<String>, error: iceberg::Error) -> Error 
     }
     let kind = match error.kind() {
         iceberg::ErrorKind::DataInvalid | iceberg::ErrorKind::FeatureUnsupported => ErrorKind::Corrupt,
-        // What iceberg cannot parse comes as an unexpected error with serde's below it.
-        iceberg::ErrorKind::Unexpected if StdError::source(&error).is_some_and(|e| e.is::<serde_json::Error>()) => {
-            ErrorKind::Corrupt
-        }
         _ => ErrorKind::Bug,
     };
     Error::new(kind, context).with_source(error)

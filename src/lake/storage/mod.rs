@@ -248,7 +248,8 @@ impl Stores {
                 if let Some(store) = buckets.get(&root) {
                     return Ok(Arc::clone(store));
                 }
-                let store = cloud::open(location, &inner.options).await?;
+                // On the heap: reading the credential chain is a large future, and every access would carry it.
+                let store = Box::pin(cloud::open(location, &inner.options)).await?;
                 buckets.insert(root, Arc::clone(&store));
                 Ok(store)
             }

@@ -53,7 +53,7 @@ async fn each_fault_does_what_it_says() {
     check(Fault::Reject, Answer::Unavailable, false, false).await;
     check(Fault::FailAfterWrite, Answer::Unknown, true, true).await;
     check(Fault::LoseRequest, Answer::Unknown, false, false).await;
-    check(Fault::Hold(Duration::from_secs(60)), Answer::Unknown, false, true).await;
+    check(Fault::Hold(Duration::from_mins(1)), Answer::Unknown, false, true).await;
     check(Fault::Hold(Duration::ZERO), Answer::Unknown, true, true).await;
     check(Fault::Slow(Duration::from_millis(1)), Answer::Done, true, true).await;
     check(Fault::Conflict, Answer::Conflict, false, false).await;

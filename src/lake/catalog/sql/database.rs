@@ -13,10 +13,12 @@ use crate::model::ids::TableName;
 use crate::runtime::clock::Clock;
 use crate::runtime::crash;
 
-/// One statement, or the way to a connection.
+/// One statement, or one transaction.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 /// How long SQLite waits for another writer; less than the limit of a statement, so that its answer is seen.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection, new or given back. A server that refuses is tried anew until then.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A commit takes one connection for milliseconds; loads of other tables go beside it.
 const CONNECTIONS_MAX: u32 = 4;
 
@@ -45,8 +47,7 @@ const SELECT_POINTER: &str = "SELECT metadata_location FROM iceberg_tables
     WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
     AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
 const SELECT_TABLES: &str = "SELECT table_namespace, table_name FROM iceberg_tables
-    WHERE catalog_name = $1 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)
-    ORDER BY table_namespace, table_name";
+    WHERE catalog_name = $1 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
 const INSERT_NAMESPACE: &str = "INSERT INTO iceberg_namespace_properties
     (catalog_name, namespace, property_key, property_value) VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
 const INSERT_TABLE: &str = "INSERT INTO iceberg_tables
@@ -96,8 +97,7 @@ macro_rules! on {
 impl Database {
     /// A database by its address; no connection is made.
     pub(super) fn open(uri: &str) -> Result<Self> {
-        let wrong =
-            |e: sqlx::Error| Error::invalid_config("`catalog.uri` is no address of a database").with_source(e);
+        let wrong = |e: sqlx::Error| Error::invalid_config("`catalog.uri` is no address of a database").with_source(e);
         if uri.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(uri)
                 .map_err(wrong)?
@@ -106,14 +106,14 @@ impl Database {
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(BUSY_TIMEOUT);
             let folder = options.get_filename().parent().map(Path::to_owned).filter(|f| !f.as_os_str().is_empty());
-            let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(STATEMENT_LIMIT);
+            let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(CONNECT_LIMIT);
             return Ok(Self::Sqlite { pool: pool.connect_lazy_with(options), folder });
         }
         if uri.starts_with("postgres:") || uri.starts_with("postgresql:") {
             let options = PgConnectOptions::from_str(uri).map_err(wrong)?.application_name("frazil");
             let pool = PgPoolOptions::new()
                 .max_connections(CONNECTIONS_MAX)
-                .acquire_timeout(STATEMENT_LIMIT)
+                .acquire_timeout(CONNECT_LIMIT)
                 .after_connect(|connection, _| {
                     Box::pin(async move { sqlx::query(RELEASE_LOCKS).execute(connection).await.map(drop) })
                 });
@@ -166,7 +166,7 @@ impl Database {
             .map(Option::flatten))
     }
 
-    /// Namespace and name of all tables, in order.
+    /// Namespace and name of all tables, in no order.
     pub(super) async fn tables(&self, catalog: &str) -> sqlx::Result<Vec<(String, String)>> {
         on!(self, pool => sqlx::query_as(SELECT_TABLES).bind(catalog).fetch_all(pool).await)
     }

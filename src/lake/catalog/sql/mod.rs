@@ -2,6 +2,7 @@
 //! one transaction. The schema is the JDBC catalog's, so that PyIceberg and Java open the same database.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,12 +32,10 @@ use database::{Database, STATEMENT_LIMIT, Swap, Swapped, answered};
 const FILE_LIMIT: Duration = Duration::from_secs(30);
 /// Metadata kept in memory, newest use last: a writer's own chain is not read back. Each is up to a few megabytes.
 const CACHED_METADATA_MAX: usize = 16;
-/// A load begins anew this often when the file vanishes below it: each time somebody has committed meanwhile.
-const LOAD_TRIES: usize = 5;
 const DELETE_AFTER_COMMIT: &str = "write.metadata.delete-after-commit.enabled";
 
-/// What a [`SqlCatalog`] is opened with.
-#[derive(Debug, Clone)]
+/// What a [`SqlCatalog`] is opened with. `Debug` leaves out the address, which may hold a password.
+#[derive(Clone)]
 pub struct SqlOptions {
     /// `sqlite://path` (made where it lacks, with its folder) or `postgres://user@host/database?sslmode=…`.
     pub uri: String,
@@ -46,6 +45,13 @@ pub struct SqlOptions {
     pub warehouse: String,
     /// Where the files are.
     pub stores: Stores,
+}
+
+impl fmt::Debug for SqlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SqlOptions");
+        shown.field("name", &self.name).field("warehouse", &self.warehouse).finish_non_exhaustive()
+    }
 }
 
 /// A catalog in SQLite or Postgres. It connects when first used, and again whenever the connection was lost.
@@ -108,8 +114,7 @@ impl SqlCatalog {
             return Ok(cached);
         }
         let read = self.clock.timeout(FILE_LIMIT, TableMetadata::read_from(&self.io, location)).await;
-        let context = || format!("read table metadata `{location}`");
-        let metadata = read.ok_or_else(|| Error::unavailable(context()))?.map_err(|e| from_iceberg(context(), e))?;
+        let metadata = from_file(&format!("read table metadata `{location}`"), read)?;
         let metadata = TableMetadataRef::new(metadata);
         self.keep(location, &metadata);
         Ok(metadata)
@@ -134,8 +139,7 @@ impl SqlCatalog {
 
     async fn write(&self, metadata: &TableMetadata, location: &iceberg::MetadataLocation) -> Result<()> {
         let written = self.clock.timeout(FILE_LIMIT, metadata.write_to(&self.io, location)).await;
-        let context = || format!("write table metadata `{location}`");
-        written.ok_or_else(|| Error::unavailable(context()))?.map_err(|e| from_iceberg(context(), e))
+        from_file(&format!("write table metadata `{location}`"), written)
     }
 
     /// Removes metadata files that nothing refers to. One that stays is an orphan, which maintenance finds.
@@ -205,23 +209,30 @@ impl SqlCatalog {
     }
 }
 
+/// The end of a file access that had a time limit.
+fn from_file<T>(context: &str, result: Option<iceberg::Result<T>>) -> Result<T> {
+    match result {
+        Some(result) => result.map_err(|e| from_iceberg(context, e)),
+        None => Err(Error::unavailable(format!("{context}: no answer in {} s", FILE_LIMIT.as_secs()))),
+    }
+}
+
 #[async_trait]
 impl Catalog for SqlCatalog {
     async fn load(&self, table: &TableName) -> Result<Option<LoadedTable>> {
-        let mut last = None;
-        for _ in 0..LOAD_TRIES {
-            let Some(location) = self.pointer(table).await? else { return Ok(None) };
-            match self.metadata(&location).await {
+        let Some(mut location) = self.pointer(table).await? else { return Ok(None) };
+        loop {
+            let error = match self.metadata(&location).await {
                 Ok(metadata) => return Ok(Some(LoadedTable { metadata, metadata_location: location })),
-                // A writer that deletes old metadata may have overtaken this load; else the file is really bad.
-                Err(error) => match last.replace(location.clone()) {
-                    Some(before) if before == location => return Err(error),
-                    _ if error.kind() != crate::error::ErrorKind::Corrupt => return Err(error),
-                    _ => {}
-                },
+                Err(error) => error,
+            };
+            // A writer that deletes old metadata may have overtaken this load; each turn means that it has committed.
+            match self.pointer(table).await? {
+                Some(now) if now != location => location = now,
+                Some(_) => return Err(error),
+                None => return Ok(None),
             }
         }
-        Err(Error::unavailable(format!("table `{table}` changes faster than it is read")))
     }
 
     async fn create(&self, table: &TableName, mut creation: TableCreation) -> Result<LoadedTable> {
@@ -287,6 +298,9 @@ impl Catalog for SqlCatalog {
             namespace: namespace.split('.').map(str::to_owned).collect(),
             name,
         };
-        Ok(found.into_iter().map(name).collect())
+        let mut tables: Vec<TableName> = found.into_iter().map(name).collect();
+        // Here and not there, since databases sort by their own locale.
+        tables.sort();
+        Ok(tables)
     }
 }

@@ -1,7 +1,5 @@
 //! Tests of the SQL catalog on SQLite: what every catalog does, races, files written and removed, older databases.
 
-use std::sync::Arc;
-
 use futures::TryStreamExt;
 use iceberg::spec::MAIN_BRANCH;
 use sqlx::Connection;
@@ -96,7 +94,7 @@ async fn a_swap_of_several_tables_is_undone_as_a_whole() {
 async fn a_locked_database_is_unavailable_and_leaves_no_file() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().to_str().unwrap();
-    // A short wait instead of the catalog's own: the address' parameter is overridden, so the pool is made here.
+    // A pool that does not wait for locks, so that the test does not either.
     let mut catalog = open(&folder);
     let table = name("n.t");
     let created = catalog.create(&table, creation()).await.unwrap();
@@ -170,7 +168,7 @@ async fn a_database_that_is_away_is_unavailable_until_it_is_back() {
     // A file where the folder should be.
     let blocked = folder.path().join("new");
     std::fs::write(&blocked, "").unwrap();
-    let catalog = Arc::new(open(&folder));
+    let catalog = open(&folder);
     assert_eq!(catalog.load(&name("n.t")).await.unwrap_err().kind(), ErrorKind::Unavailable);
     std::fs::remove_file(&blocked).unwrap();
     assert!(catalog.load(&name("n.t")).await.unwrap().is_none());
