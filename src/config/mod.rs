@@ -2,6 +2,8 @@
 //! process environment; it connects to nothing.
 
 pub mod choices;
+#[cfg(test)]
+mod example;
 pub mod fields;
 mod interpolate;
 mod problem;

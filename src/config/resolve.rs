@@ -431,7 +431,7 @@ fn refuse_registry_formats(tables: &[TableConfig]) -> Result<()> {
 }
 
 fn resolve_maintenance(written: &MaintenanceSettings) -> Result<MaintenanceConfig> {
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
     let number =
         |key: &str, written: Option<Number<u32>>, default| positive(key, written.map(|Number(number)| number), default);
     let span = |key: &str, written: Option<Span>, default| positive(key, written.map(|Span(span)| span), default);

@@ -1,9 +1,7 @@
-//! Every configuration mistake with its exact message, the settings' meaning, and the example against the schema.
+//! Every configuration mistake with its exact message, and what settings mean. The example's tests are in `example`.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value as Json;
 use url::Url;
 
 use super::choices::{KeyColumns, MetadataNames, OnError, Scope, TimeAs};
@@ -159,10 +157,7 @@ fn every_mistake_between_tables_and_in_defaults_names_its_key_and_remedy() {
 }
 
 #[test]
-fn every_other_mistake_names_its_key_and_remedy() {
-    let token = |rest: &str| format!("server: {{auth: {{tokens: [{{{rest}}}]}}}}");
-    let no_hash = "setting `server.auth.tokens[0].hash`: this is no token hash; write `sha256:` and 64 hex digits, as `printf %s \"$TOKEN\" | sha256sum` prints them";
-    let open = "setting `server.listen`: `0.0.0.0:80` is open to the network and needs `server.tls` and `server.auth.tokens`; write both, or listen on 127.0.0.1";
+fn every_mistake_at_the_top_and_in_the_registry_names_its_key_and_remedy() {
     let cases = [
         ("kafak: {}".to_owned(), "setting `kafak`: no setting of this name is known; did you mean `kafka`?"),
         ("index: {}".to_owned(), "setting `index`: `index` comes with a later version of frazil; leave it out"),
@@ -202,6 +197,18 @@ fn every_other_mistake_names_its_key_and_remedy() {
             "schema_registry: hunter2".to_owned(),
             "setting `schema_registry`: invalid type: a string, expected settings, as in `name: value`",
         ),
+    ];
+    for (yaml, expected) in cases {
+        check_mistake(&yaml, expected);
+    }
+}
+
+#[test]
+fn every_mistake_in_limits_maintenance_and_server_names_its_key_and_remedy() {
+    let token = |rest: &str| format!("server: {{auth: {{tokens: [{{{rest}}}]}}}}");
+    let no_hash = "setting `server.auth.tokens[0].hash`: this is no token hash; write `sha256:` and 64 hex digits, as `printf %s \"$TOKEN\" | sha256sum` prints them";
+    let open = "setting `server.listen`: `0.0.0.0:80` is open to the network and needs `server.tls` and `server.auth.tokens`; write both, or listen on 127.0.0.1";
+    let cases = [
         ("memory_budget: 1MiB".to_owned(), "setting `memory_budget`: 1048576 bytes are too few; write 32MiB or more"),
         (
             "log: {level: 'a=b=c'}".to_owned(),
@@ -428,95 +435,4 @@ fn a_file_that_is_wrong_or_missing_is_named() {
     assert!(wrong.starts_with(&format!("configuration file `{}`: setting `kafak`: ", file.display())), "{wrong}");
     std::fs::write(&file, LEAST).unwrap();
     assert_eq!(Config::load(&file, &no_env).unwrap(), load("").unwrap());
-}
-
-#[test]
-fn the_example_loads_with_and_without_environment() {
-    let config = Config::from_yaml(example(), &no_env).unwrap();
-    assert_eq!(config.kafka.bootstrap_servers, "localhost:9092");
-    assert_eq!(config.schema_registry.unwrap().auth, RegistryAuth::None);
-    let config = Config::from_yaml(example(), &|name| (name == "SR_USER").then(|| "me".to_owned())).unwrap();
-    assert!(matches!(config.schema_registry.unwrap().auth, RegistryAuth::Basic { username, .. } if username == "me"));
-}
-
-/// The example says what the defaults are, so a configuration without them means the same.
-#[test]
-fn the_example_states_the_defaults() {
-    let least = "kafka: {bootstrap_servers: 'localhost:9092'}
-schema_registry: {url: 'http://localhost:8081'}
-catalog: {uri: 'sqlite://frazil/catalog.db', warehouse: frazil/warehouse}
-tables: [{topic: orders, table: shop.orders, partition_by: [day(kafka_timestamp)], commit_interval: 1s}]";
-    assert_eq!(Config::from_yaml(example(), &no_env).unwrap(), Config::from_yaml(least, &no_env).unwrap());
-}
-
-#[test]
-fn the_example_shows_every_setting_of_the_schema() {
-    let schema = json_schema();
-    let mut settings = BTreeSet::new();
-    collect_settings(&schema, &schema, "", &mut settings);
-    assert!(settings.contains("tables[].metadata_columns.include") && settings.len() > 80, "{settings:?}");
-    let mut shown = BTreeSet::new();
-    for block in switched_on(example()) {
-        let value: Json = yaml_serde::from_str(&block).expect(&block);
-        collect_keys(&value, "", &mut shown);
-    }
-    let forgotten: Vec<_> = settings.difference(&shown).collect();
-    assert!(forgotten.is_empty(), "not in config/example.yaml: {forgotten:?}");
-}
-
-/// The example as it is, and each of its top-level blocks with the settings that are off (`#name:`) instead of those of
-/// the same name that are on.
-fn switched_on(example: &str) -> Vec<String> {
-    let mut documents: Vec<Vec<String>> = Vec::new();
-    for line in example
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("# ") && !line.trim().is_empty() && line.trim() != "#")
-    {
-        let indent = line.len() - line.trim_start().len();
-        let text = line.trim_start().trim_start_matches('#');
-        let off = line.trim_start().starts_with('#');
-        if indent == 0 && (!off || documents.is_empty()) {
-            documents.push(Vec::new());
-        }
-        let document = documents.last_mut().expect("the first line is not indented");
-        let name = text.split(':').next().unwrap_or_default();
-        if off {
-            let on = format!("{}{name}:", " ".repeat(indent));
-            document.retain(|other| !other.starts_with(&on));
-        }
-        document.push(format!("{}{text}", " ".repeat(indent)));
-    }
-    documents.iter().map(|lines| lines.join("\n")).collect()
-}
-
-fn collect_keys(value: &Json, path: &str, keys: &mut BTreeSet<String>) {
-    match value {
-        Json::Object(entries) => {
-            for (name, value) in entries {
-                let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                collect_keys(value, &key, keys);
-                keys.insert(key);
-            }
-        }
-        Json::Array(items) => items.iter().for_each(|item| collect_keys(item, &format!("{path}[]"), keys)),
-        _ => {}
-    }
-}
-
-fn collect_settings(schema: &Json, root: &Json, path: &str, settings: &mut BTreeSet<String>) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        collect_settings(root.pointer(&reference[1..]).expect(reference), root, path, settings);
-    }
-    for branch in schema["anyOf"].as_array().into_iter().flatten() {
-        collect_settings(branch, root, path, settings);
-    }
-    if schema["items"].is_object() {
-        collect_settings(&schema["items"], root, &format!("{path}[]"), settings);
-    }
-    for (name, setting) in schema["properties"].as_object().into_iter().flatten() {
-        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        assert!(setting["description"].is_string(), "setting `{key}` has no description");
-        collect_settings(setting, root, &key, settings);
-        settings.insert(key);
-    }
 }
