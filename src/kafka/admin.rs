@@ -19,7 +19,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// What the broker says of `topic`.
 pub(super) fn topic(consumer: &Arc<Consumer>, topic: &str) -> Result<Option<TopicFacts>> {
-    let description = match describe_topic(consumer, topic, LIMIT) {
+    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).map_err(|error| {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        failed(code, &format!("fetch metadata of topic `{topic}`"))
+    })?;
+    let description = match describe_topic(consumer, topic, metadata.orig_broker_id(), LIMIT) {
         Ok(description) => description,
         Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
         Err(code) => return Err(failed(code, &format!("describe topic `{topic}`"))),

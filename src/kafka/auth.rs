@@ -47,15 +47,15 @@ impl MskIam {
     }
 
     async fn credentials(&self) -> Result<(Credentials, String)> {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http =
+            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }
         let config = loader.load().await;
-        let region = config.region().ok_or_else(|| Error::invalid_config("aws region for kafka: set `frazil.aws.region`"))?;
+        let region =
+            config.region().ok_or_else(|| Error::invalid_config("aws region for kafka: set `frazil.aws.region`"))?;
         let provider =
             config.credentials_provider().ok_or_else(|| Error::denied("aws credentials for kafka: none configured"))?;
         let credentials = provider

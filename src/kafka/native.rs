@@ -161,15 +161,15 @@ impl Message {
     pub(super) fn push_headers(&self, arena: &mut Vec<u8>) {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is valid; the headers stay its own and live as long as it.
-        if unsafe { rd::rd_kafka_message_headers(self.raw(), &raw mut headers) } != RespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if unsafe { rd::rd_kafka_message_headers(self.raw(), &raw mut headers) } != RespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
             return;
         }
         for index in 0.. {
             let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
             // SAFETY: all pointers are valid for the call; what it returns points into the message's headers.
             unsafe {
-                let found =
-                    rd::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut len);
+                let found = rd::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut len);
                 if found != RespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                     return;
                 }
@@ -208,16 +208,18 @@ pub(super) struct Description {
     pub(super) partitions: Vec<i32>,
 }
 
-/// Asks a broker for a topic's id and partitions. Blocks up to `limit`.
+/// Asks that broker for a topic's id and partitions. Blocks up to `limit`.
 pub(super) fn describe_topic(
     consumer: &Arc<Consumer>,
     topic: &str,
+    broker_id: i32,
     limit: Duration,
 ) -> Result<Description, RDKafkaErrorCode> {
     let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
     let queue = Queue::new(consumer).ok_or(RDKafkaErrorCode::Fail)?;
     let client = consumer.client().native_ptr();
     let options = AdminOptions::new(consumer, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, limit)?;
+    options.set_broker(broker_id)?;
     // SAFETY: the collection copies the name; collection, options and queue are alive for the call.
     unsafe {
         let mut names: [*const c_char; 1] = [name.as_ptr()];
@@ -239,7 +241,8 @@ pub(super) fn describe_topic(
         }
         let mut count = 0;
         let partitions = rd::rd_kafka_TopicDescription_partitions(description, &raw mut count);
-        let partitions = list(partitions, count).iter().map(|p| rd::rd_kafka_TopicPartitionInfo_partition(*p)).collect();
+        let partitions =
+            list(partitions, count).iter().map(|p| rd::rd_kafka_TopicPartitionInfo_partition(*p)).collect();
         Ok(Description { topic_id: topic_id(rd::rd_kafka_TopicDescription_topic_id(description)), partitions })
     }
 }
@@ -347,6 +350,18 @@ impl AdminOptions {
                 rd::rd_kafka_AdminOptions_set_request_timeout(pointer, limit_ms, reason.as_mut_ptr(), reason.len());
             if set == RespErr::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(options) } else { Err(set.into()) }
         }
+    }
+}
+
+impl AdminOptions {
+    /// Any broker can answer; without this librdkafka waits for the controller.
+    fn set_broker(&self, broker_id: i32) -> Result<(), RDKafkaErrorCode> {
+        let mut reason: [c_char; 256] = [0; 256];
+        // SAFETY: the options are alive; the buffer's length is passed with it.
+        let set = unsafe {
+            rd::rd_kafka_AdminOptions_set_broker(self.0.as_ptr(), broker_id, reason.as_mut_ptr(), reason.len())
+        };
+        if set == RespErr::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(set.into()) }
     }
 }
 

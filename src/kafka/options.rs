@@ -116,7 +116,9 @@ impl Options {
                 return Err(Error::invalid_config(format!("kafka property `{key}` must be `{needed}`; leave it out")));
             }
             if key == "bootstrap.servers" || key == "group.id" {
-                return Err(Error::invalid_config(format!("kafka property `{key}` has a setting of its own; use that")));
+                return Err(Error::invalid_config(format!(
+                    "kafka property `{key}` has a setting of its own; use that"
+                )));
             }
             config.set(key, value);
         }

@@ -165,7 +165,8 @@ impl Poller {
     fn rebalance(&mut self) {
         loop {
             if let Some(revoke) = &mut self.revoke {
-                let waits = |done: &mut oneshot::Receiver<()>| done.try_recv() == Err(oneshot::error::TryRecvError::Empty);
+                let waits =
+                    |done: &mut oneshot::Receiver<()>| done.try_recv() == Err(oneshot::error::TryRecvError::Empty);
                 revoke.waiting.retain_mut(|(_, done)| waits(done));
                 if !revoke.waiting.is_empty() && self.clock.elapsed() < revoke.deadline {
                     return;
@@ -184,7 +185,8 @@ impl Poller {
         self.consumer.context().clear_trouble();
         // Nothing is fetched before the driver says where: an empty list acknowledges.
         let none = TopicPartitionList::new();
-        let done = if self.is_cooperative() { self.consumer.incremental_assign(&none) } else { self.consumer.assign(&none) };
+        let done =
+            if self.is_cooperative() { self.consumer.incremental_assign(&none) } else { self.consumer.assign(&none) };
         report(done, "acknowledge an assignment");
         for table in self.tables.values_mut() {
             let mine: Vec<_> = partitions.iter().filter(|source| table.has_topic(source)).cloned().collect();
@@ -245,7 +247,8 @@ impl Poller {
             return;
         }
         let cooperative = self.is_cooperative();
-        let wanted = |table: &mut Table| table.readings().filter(|r| r.fetched).map(|r| r.source.clone()).collect::<Vec<_>>();
+        let wanted =
+            |table: &mut Table| table.readings().filter(|r| r.fetched).map(|r| r.source.clone()).collect::<Vec<_>>();
         let kept: BTreeSet<_> = self.tables.values_mut().flat_map(wanted).collect();
         let gone: Vec<_> = self.fetched.difference(&kept).cloned().collect();
         let fresh = self.tables.values_mut().any(|table| table.readings().any(|reading| !reading.fetched));

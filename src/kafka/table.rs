@@ -265,7 +265,9 @@ impl Reading {
         let (source, attempt) = (self.source.clone(), self.attempt);
         // With `auto.offset.reset=error` the cause is in the text only, in the words of `rd_kafka_err2str`.
         let cause = match code {
-            RDKafkaErrorCode::AutoOffsetReset if text.contains("Offset out of range") => RDKafkaErrorCode::OffsetOutOfRange,
+            RDKafkaErrorCode::AutoOffsetReset if text.contains("Offset out of range") => {
+                RDKafkaErrorCode::OffsetOutOfRange
+            }
             RDKafkaErrorCode::AutoOffsetReset if text.contains("log truncation") => RDKafkaErrorCode::LogTruncation,
             code => code,
         };

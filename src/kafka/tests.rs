@@ -38,6 +38,8 @@ impl Broker {
         let servers = self.producer.client().mock_cluster().unwrap().bootstrap_servers();
         let mut options = Options::new(servers, "group");
         options.properties.insert("partition.assignment.strategy".to_owned(), strategy.to_owned());
+        // The mock cluster completes a rebalance a second before the session would end.
+        options.properties.insert("session.timeout.ms".to_owned(), "3000".to_owned());
         options.properties.insert("heartbeat.interval.ms".to_owned(), "100".to_owned());
         options
     }
@@ -57,7 +59,10 @@ impl Broker {
     fn send(&self, record: BaseRecord<'_, [u8], str>) {
         let mut record = record;
         while let Err((error, again)) = self.producer.send(record) {
-            assert!(matches!(error, KafkaError::MessageProduction(code) if format!("{code:?}") == "QueueFull"), "{error}");
+            assert!(
+                matches!(error, KafkaError::MessageProduction(code) if format!("{code:?}") == "QueueFull"),
+                "{error}"
+            );
             self.producer.poll(Duration::from_millis(10));
             record = again;
         }
@@ -158,8 +163,7 @@ async fn records_come_whole_and_in_order() {
     driver.start(&source, 0, 1);
     let (batch, charge) = driver.batch().await;
     let read: Vec<_> = batch.records.iter().map(|r| (r.offset, batch.key(r), batch.value(r))).collect();
-    let expected =
-        [(0, Some(&b"k"[..]), Some(&b"v"[..])), (1, Some(&b""[..]), None), (2, None, Some(&b""[..]))];
+    let expected = [(0, Some(&b"k"[..]), Some(&b"v"[..])), (1, Some(&b""[..]), None), (2, None, Some(&b""[..]))];
     assert_eq!(read, expected);
     assert_eq!(batch.records[0].timestamp_ms, 1234);
     let headers: Vec<_> = batch.headers(&batch.records[0]).collect();
@@ -239,55 +243,67 @@ async fn a_full_budget_keeps_records_waiting_and_loses_none() {
     kafka.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_members_share_and_hand_over() {
-    for strategy in ["range", "cooperative-sticky"] {
-        let broker = Broker::new(&[("a", 4)]);
-        let first = broker.open(strategy);
-        let mut one = Driver::new(&first, &["a"], 1 << 20);
-        let all = one.assigned().await;
-        assert_eq!(all.len(), 4);
-        all.iter().for_each(|source| one.start(source, 0, 1));
-        let second = broker.open(strategy);
-        let mut two = Driver::new(&second, &["a"], 1 << 20);
-        let mut held: BTreeSet<_> = all.into_iter().collect();
-        // Nothing is handed over before the first member lets go.
-        let done = loop {
-            match one.next().await {
-                SourceEvent::Revoked { partitions, lost, done } => {
-                    assert!(!lost);
-                    partitions.iter().for_each(|source| assert!(held.remove(source)));
-                    break done;
-                }
-                SourceEvent::Eof { .. } => {}
-                other => panic!("{strategy}: {}", describe(&other)),
-            }
-        };
-        assert!(two.events.try_recv().is_err(), "{strategy}");
-        done.send(()).unwrap();
-        let mut taken: BTreeSet<_> = two.assigned().await.into_iter().collect();
-        while held.len() + taken.len() < 4 {
-            held.extend(one.assigned().await);
-        }
-        assert_eq!((held.len(), taken.len()), (2, 2), "{strategy}");
-        assert!(held.is_disjoint(&taken));
-        // Who leaves hands all over, and what was assigned is read.
-        first.close().await;
-        while taken.len() < 4 {
-            match two.next().await {
-                SourceEvent::Assigned(partitions) => taken.extend(partitions),
-                SourceEvent::Revoked { partitions, done, .. } => {
-                    partitions.iter().for_each(|source| assert!(taken.remove(source)));
-                    done.send(()).unwrap();
-                }
-                other => panic!("{strategy}: {}", describe(&other)),
-            }
-        }
-        broker.produce("a", 3, 0..10);
-        two.start(&TopicPartition::new("a", 3), 0, 9);
-        assert_eq!(two.read_to_end(0, 9).await, (numbers(0..10), 10), "{strategy}");
-        second.close().await;
+/// Two members share four partitions, then one of them leaves. `withhold` lets revokes run into their time limit.
+async fn check_hand_over(strategy: &str, withhold: bool) {
+    let broker = Broker::new(&[("a", 4)]);
+    let mut options = broker.options(strategy);
+    if withhold {
+        options.revoke_timeout = Duration::from_millis(200);
     }
+    let first = Kafka::open(&options, Clock::system()).unwrap();
+    let mut one = Driver::new(&first, &["a"], 1 << 20);
+    let all = one.assigned().await;
+    assert_eq!(all.len(), 4);
+    all.iter().for_each(|source| one.start(source, 0, 1));
+    let mut held: [BTreeSet<TopicPartition>; 2] = [all.into_iter().collect(), BTreeSet::new()];
+    let mut withheld = Vec::new();
+    let mut take = |held: &mut [BTreeSet<TopicPartition>; 2], who: usize, event| match event {
+        SourceEvent::Assigned(partitions) => {
+            // Nobody is given what somebody else has not let go of.
+            partitions.iter().for_each(|source| assert!(!held[1 - who].contains(source), "{source}"));
+            held[who].extend(partitions);
+        }
+        SourceEvent::Revoked { partitions, lost, done } => {
+            assert!(!lost);
+            partitions.iter().for_each(|source| assert!(held[who].remove(source), "{source}"));
+            if withhold { withheld.push(done) } else { done.send(()).unwrap() }
+        }
+        SourceEvent::Eof { .. } => {}
+        other => panic!("{strategy}: {}", describe(&other)),
+    };
+    let second = Kafka::open(&options, Clock::system()).unwrap();
+    let mut two = Driver::new(&second, &["a"], 1 << 20);
+    while held.each_ref().map(BTreeSet::len) != [2, 2] {
+        tokio::select! {
+            event = one.next() => take(&mut held, 0, event),
+            event = two.next() => take(&mut held, 1, event),
+        }
+    }
+    first.close().await;
+    held[0].clear();
+    while held[1].len() < 4 {
+        let event = two.next().await;
+        take(&mut held, 1, event);
+    }
+    broker.produce("a", 3, 0..10);
+    two.start(&TopicPartition::new("a", 3), 0, 9);
+    assert_eq!(two.read_to_end(0, 9).await, (numbers(0..10), 10), "{strategy}");
+    second.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_hand_over_under_the_eager_protocol() {
+    check_hand_over("range", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_hand_over_under_the_cooperative_protocol() {
+    check_hand_over("cooperative-sticky", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_does_not_answer_holds_a_hand_over_up_for_a_bounded_time() {
+    check_hand_over("cooperative-sticky", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
