@@ -188,6 +188,7 @@ impl Poller {
         let done =
             if self.is_cooperative() { self.consumer.incremental_assign(&none) } else { self.consumer.assign(&none) };
         report(done, "acknowledge an assignment");
+        self.restart_at_end();
         for table in self.tables.values_mut() {
             let mine: Vec<_> = partitions.iter().filter(|source| table.has_topic(source)).cloned().collect();
             table.assigned.extend(mine.iter().cloned());
@@ -223,10 +224,17 @@ impl Poller {
         if self.is_cooperative() {
             let gone: Vec<_> = revoke.partitions.into_iter().filter(|source| self.fetched.remove(source)).collect();
             report(self.consumer.incremental_unassign(&plain_list(&gone)), "acknowledge a revocation");
+            self.restart_at_end();
         } else {
             // The eager protocol revokes everything.
             self.fetched.clear();
             report(self.consumer.unassign(), "acknowledge a revocation");
+        }
+    }
+
+    fn restart_at_end(&mut self) {
+        for table in self.tables.values_mut() {
+            self.changed |= table.restart_at_end();
         }
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Reading {
     pub(super) fetched: bool,
     /// The partition's queue until the first message came out of it; see `Poller::reconcile`.
     unheard: Option<Queue>,
+    /// Whether the last thing heard was the end of the partition; see [`Table::restart_at_end`].
+    at_end: bool,
     batch: RawBatch,
     /// Bytes and records of the batch before: room for as much is made when the next one begins.
     room: (usize, usize),
@@ -110,6 +112,20 @@ impl Table {
         let starts = fresh.map(begin).collect();
         self.forward_unheard();
         starts
+    }
+
+    /// Begins those readings anew that stand at their partition's end.
+    ///
+    /// librdkafka's batch call takes an end at offset n for a record at n and notes n + 1 as the position
+    /// (`rd_kafka_q_serve_rkmessages`). It goes back to that position when it resumes partitions after a cooperative
+    /// rebalance, and would skip the record at n. True where there are any.
+    pub(super) fn restart_at_end(&mut self) -> bool {
+        let mut any = false;
+        for reading in self.readings().filter(|reading| reading.at_end) {
+            reading.fetched = false;
+            any = true;
+        }
+        any
     }
 
     /// Sends what is fetched of readings that nothing was heard of yet to the table's queue.
@@ -179,6 +195,11 @@ impl Table {
                     }
                     self.outbox.push_back(reading.end_at(NextOffset(message.offset())));
                 }
+                // An error about another position than ours is a late one of an earlier reading.
+                Some((RDKafkaErrorCode::AutoOffsetReset, _)) if message.offset() != reading.at.next.0 => {
+                    reading.fetched = false;
+                    return true;
+                }
                 Some((code, text)) => {
                     if !reading.batch.records.is_empty() {
                         self.outbox.push_back(reading.emit(&self.budget));
@@ -207,7 +228,17 @@ impl Reading {
     fn new(start: Start) -> Self {
         let batch = RawBatch::new(start.source.clone(), start.attempt, start.at.next);
         let Start { source, at, attempt } = start;
-        Self { source, attempt, at, fetched: false, unheard: None, batch, room: (0, 0), opened: Duration::ZERO }
+        Self {
+            source,
+            attempt,
+            at,
+            fetched: false,
+            unheard: None,
+            at_end: false,
+            batch,
+            room: (0, 0),
+            opened: Duration::ZERO,
+        }
     }
 
     fn append(&mut self, message: &Message, now: Duration) {
@@ -215,6 +246,7 @@ impl Reading {
         if offset < self.at.next.0 {
             return;
         }
+        self.at_end = false;
         let batch = &mut self.batch;
         if batch.records.is_empty() {
             self.opened = now;
@@ -254,6 +286,7 @@ impl Reading {
     }
 
     fn end_at(&mut self, next: NextOffset) -> SourceEvent {
+        self.at_end = true;
         self.at.next = self.at.next.max(next);
         self.batch.first = self.at.next;
         self.batch.next = self.at.next;
