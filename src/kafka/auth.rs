@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::runtime::clock::Clock;
 
 /// How long a token is good for; the broker accepts no longer ones.
-const LIFETIME: Duration = Duration::from_secs(900);
+const LIFETIME: Duration = Duration::from_mins(15);
 /// How long the credential chain may take.
 const CREDENTIALS_LIMIT: Duration = Duration::from_secs(10);
 /// Who asks, for AWS's logs.
@@ -41,7 +41,7 @@ impl MskIam {
     pub(super) fn token(&self) -> Result<OAuthToken> {
         let (credentials, region) = self
             .runtime
-            .block_on(async { self.clock.timeout(CREDENTIALS_LIMIT, self.credentials()).await })
+            .block_on(async { self.clock.timeout(CREDENTIALS_LIMIT, Box::pin(self.credentials())).await })
             .ok_or_else(|| Error::unavailable("aws credentials for kafka: no answer in time"))??;
         token(&credentials, &region, self.clock.now_ms())
     }

@@ -247,6 +247,9 @@ pub(super) fn describe_topic(
     }
 }
 
+/// A partition and its offset, or why there is none.
+pub(super) type OffsetAnswer = (TopicPartition, Result<NextOffset, RDKafkaErrorCode>);
+
 /// Which offset of a partition is asked for.
 #[derive(Clone, Copy)]
 pub(super) enum OffsetSpec {
@@ -263,7 +266,7 @@ pub(super) fn list_offsets(
     spec: OffsetSpec,
     committed: bool,
     limit: Duration,
-) -> Result<Vec<(TopicPartition, Result<NextOffset, RDKafkaErrorCode>)>, RDKafkaErrorCode> {
+) -> Result<Vec<OffsetAnswer>, RDKafkaErrorCode> {
     let wanted = NextOffset(match spec {
         OffsetSpec::Earliest => rd::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
         OffsetSpec::Latest => rd::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64,

@@ -39,18 +39,18 @@ pub struct Options {
 }
 
 /// Set by Frazil because its correctness rests on them.
-const OWNED: [(&str, &str); 6] = [
+const OWNED: [(&str, &str); 5] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("enable.partition.eof", "true"),
     ("allow.auto.create.topics", "false"),
-    ("isolation.level", "read_committed"),
 ];
 
 /// Better than librdkafka's defaults for this use; properties override them.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 7] = [
     ("client.id", "frazil"),
+    ("isolation.level", "read_committed"),
     ("fetch.min.bytes", "1"),
     ("fetch.wait.max.ms", "100"),
     // How long a partition rests once the queue was full: a second by default, far too long for a small queue.

@@ -115,7 +115,9 @@ impl Poller {
                 }
                 Ok(Command::Stop(id, partitions)) => {
                     let Some(table) = self.tables.get_mut(&id) else { continue };
-                    partitions.iter().for_each(|source| table.stop(source));
+                    for source in &partitions {
+                        table.stop(source);
+                    }
                     self.changed = true;
                 }
                 Ok(Command::Hint(positions)) => self.hint(&positions),
@@ -205,7 +207,9 @@ impl Poller {
             if mine.is_empty() {
                 continue;
             }
-            mine.iter().for_each(|source| table.stop(source));
+            for source in &mine {
+                table.stop(source);
+            }
             let (done, told) = oneshot::channel();
             table.push(SourceEvent::Revoked { partitions: mine, lost, done });
             table.send();

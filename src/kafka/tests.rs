@@ -254,18 +254,24 @@ async fn check_hand_over(strategy: &str, withhold: bool) {
     let mut one = Driver::new(&first, &["a"], 1 << 20);
     let all = one.assigned().await;
     assert_eq!(all.len(), 4);
-    all.iter().for_each(|source| one.start(source, 0, 1));
+    for source in &all {
+        one.start(source, 0, 1);
+    }
     let mut held: [BTreeSet<TopicPartition>; 2] = [all.into_iter().collect(), BTreeSet::new()];
     let mut withheld = Vec::new();
     let mut take = |held: &mut [BTreeSet<TopicPartition>; 2], who: usize, event| match event {
         SourceEvent::Assigned(partitions) => {
             // Nobody is given what somebody else has not let go of.
-            partitions.iter().for_each(|source| assert!(!held[1 - who].contains(source), "{source}"));
+            for source in &partitions {
+                assert!(!held[1 - who].contains(source), "{source}");
+            }
             held[who].extend(partitions);
         }
         SourceEvent::Revoked { partitions, lost, done } => {
             assert!(!lost);
-            partitions.iter().for_each(|source| assert!(held[who].remove(source), "{source}"));
+            for source in &partitions {
+                assert!(held[who].remove(source), "{source}");
+            }
             if withhold { withheld.push(done) } else { done.send(()).unwrap() }
         }
         SourceEvent::Eof { .. } => {}
@@ -331,7 +337,7 @@ async fn brokers_are_asked() {
     let facts = driver.source.topic("a").await.unwrap().unwrap();
     assert_eq!(facts.partitions, [0, 1, 2]);
     assert!(facts.cluster_id.starts_with("mockCluster"), "{}", facts.cluster_id);
-    println!("mock facts: {facts:?}");
+    assert!(facts.topic_id.is_some());
     assert_eq!(driver.source.topic("nowhere").await.unwrap(), None);
     let asked = [TopicPartition::new("a", 0), TopicPartition::new("a", 1), TopicPartition::new("a", 77)];
     let ranges = driver.source.watermarks(&asked).await.unwrap();
