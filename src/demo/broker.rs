@@ -18,8 +18,8 @@ use super::generate::{Record, Topic};
 use crate::error::{Error, Result};
 
 /// How long the group waits for more members before its first assignment. The mock's own 3 s are a real broker's;
-/// nobody else joins a demo. Zero would never fire: librdkafka takes it for "no timer".
-const FIRST_REBALANCE_MS: i32 = 1;
+/// nobody else joins a demo.
+const FIRST_REBALANCE_MS: i32 = 0;
 
 /// A mock cluster of one broker; it ends when this is dropped.
 pub(super) struct Broker {

@@ -50,11 +50,11 @@ pub fn commands(dir: &Path) -> Vec<Command> {
                  for extension in ('avro', 'iceberg'):\n\
                  \x20   duckdb_extensions.import_extension(extension)\n\
                  orders, payments = (catalog.load_table(name).metadata_location for name in ('shop.orders', 'shop.payments'))\n\
-                 duckdb.sql(f'''\n\
+                 duckdb.sql('''\n\
                  \x20   SELECT country, currency, count(*) AS payments, sum(amount) AS paid\n\
-                 \x20   FROM iceberg_scan('{{payments}}') AS p JOIN iceberg_scan('{{orders}}') AS o USING (order_id, currency)\n\
+                 \x20   FROM iceberg_scan(?) AS p JOIN iceberg_scan(?) AS o USING (order_id, currency)\n\
                  \x20   WHERE p.status = 'captured' GROUP BY ALL ORDER BY paid DESC LIMIT 10\n\
-                 ''').show()\n\
+                 ''', params=[payments, orders]).show()\n\
                  PY"
             ),
         },
