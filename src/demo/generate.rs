@@ -176,12 +176,13 @@ impl Generator {
         self.tickets += 1;
         let random = &mut self.random;
         let product = random.pick(&PRODUCTS);
-        let kind = random.below(TROUBLES.len() as u64) as usize;
+        let kind = random.below(TROUBLES.len() as u64);
         let (mut title, mut body) = (String::new(), String::new());
-        TROUBLES[kind].title(random, product, &mut title);
-        TROUBLES[kind].body(random, product, &mut body);
+        let trouble = &TROUBLES[kind as usize];
+        trouble.title(random, product, &mut title);
+        trouble.body(random, product, &mut body);
         // The kinds come with the worst first.
-        let severity = 3 - (kind / 3).min(3) as i64;
+        let severity = 3 - (kind / 3).min(3).cast_signed();
         let about_order = random.below(3) > 0;
         let mut value = Encoder::framed(self.schema_ids[2]);
         value.long(self.tickets).long(customer(random)).optional(about_order.then_some(order_id), |value, order_id| {
@@ -193,7 +194,7 @@ impl Generator {
 
     fn log(&mut self) -> Record {
         let random = &mut self.random;
-        let service = random.below(SERVICES.len() as u64) as usize;
+        let service = random.below(SERVICES.len() as u64);
         let (level, pattern, slowest_us) = match random.below(100) {
             0..3 => (3, random.pick(&LOG_ERRORS), 5_000_000),
             3..12 => (2, random.pick(&LOG_WARNINGS), 1_500_000),
@@ -206,14 +207,14 @@ impl Generator {
         let latency_ms = (200 + below(random, slowest_us)) as f64 / 1000.0;
         let mut value = Encoder::framed(self.schema_ids[3]);
         value
-            .string(SERVICES[service])
+            .string(SERVICES[service as usize])
             .long(level)
             .string(&message)
             .string(&trace_id)
             .double(latency_ms)
             .long(self.now_us);
         let headers = vec![("trace_id", trace_id.into_bytes())];
-        self.record(3, service as i64, None, value.finish(), headers)
+        self.record(3, service.cast_signed(), None, value.finish(), headers)
     }
 
     /// A record of topic `index`, in the partition that `spread` falls into.
@@ -301,7 +302,7 @@ mod tests {
             let fields = decode(record, &schemas);
             let at =
                 ["created_at", "paid_at", "opened_at", "logged_at"].iter().find_map(|name| fields.get(*name)).unwrap();
-            assert_eq!(long(at), 1_700_000_000_000_000 + 1_500 * n as i64);
+            assert_eq!(long(at), 1_700_000_000_000_000 + 1_500 * i64::try_from(n).unwrap());
             assert_eq!(record.timestamp_ms, long(at) / 1000);
             match record.topic {
                 "orders" => assert!(orders.insert(long(&fields["order_id"]))),

@@ -116,15 +116,9 @@ impl Demo {
     pub fn config_yaml(&self) -> String {
         // A JSON string is a YAML string.
         let text = |text: String| serde_json::json!(text).to_string();
-        let tables: String = TOPICS
-            .iter()
-            .map(|topic| {
-                format!(
-                    "  - topic: {}\n    table: {}\n    key: {{format: {}}}\n",
-                    topic.name, topic.table, topic.key_format
-                )
-            })
-            .collect();
+        let tables = TOPICS.map(|Topic { name, table, key_format, .. }| {
+            format!("  - topic: {name}\n    table: {table}\n    key: {{format: {key_format}}}\n")
+        });
         format!(
             "kafka:\n  bootstrap_servers: {}\n  group_id: frazil-demo\n\
              schema_registry:\n  url: {}\n\
@@ -132,11 +126,12 @@ impl Demo {
              defaults:\n  commit_interval: 1s\n\
              \x20 # Each run makes its topics anew, and goes on in the tables of the run before.\n\
              \x20 on_topic_change: new_incarnation\n\
-             tables:\n{tables}",
+             tables:\n{}",
             text(self.services.bootstrap_servers.clone()),
             text(self.services.registry_url.to_string()),
             text(format!("sqlite://{}", self.options.dir.join(CATALOG_FILE).display())),
             text(self.options.dir.join(WAREHOUSE_DIR).display().to_string()),
+            tables.concat(),
         )
     }
 

@@ -123,7 +123,7 @@ struct Allowance {
 impl Allowance {
     fn take(&mut self, now: Duration) -> bool {
         let Some(rate) = self.rate.map(f64::from) else { return true };
-        self.records = (self.records + (now - self.at).as_secs_f64() * rate).min(rate.max(1.0));
+        self.records = (self.records + now.saturating_sub(self.at).as_secs_f64() * rate).min(rate.max(1.0));
         self.at = now;
         let enough = self.records >= 1.0;
         self.records -= f64::from(u8::from(enough));

@@ -22,14 +22,14 @@ pub(super) struct Schemas {
 #[derive(Debug, Default)]
 struct Inner {
     /// The schema with id n is at n - 1.
-    schemas: Vec<Schema>,
+    schemas: Vec<Registered>,
     /// Per subject the ids of its versions; version n is at n - 1.
     subjects: BTreeMap<String, Vec<u32>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Schema {
+struct Registered {
     schema: String,
     /// Absent for Avro, as real registries do.
     #[serde(default, skip_serializing_if = "is_avro")]
@@ -47,7 +47,7 @@ fn is_avro(schema_type: &Option<String>) -> bool {
     schema_type.as_deref().is_none_or(|kind| kind == "AVRO")
 }
 
-impl Schema {
+impl Registered {
     /// Equal texts, up to white space where the schema is JSON, have one id.
     fn is_same_as(&self, other: &Self) -> bool {
         let json = |schema: &Self| serde_json::from_str::<Value>(&schema.schema).ok();
@@ -61,10 +61,10 @@ impl Schema {
 impl Schemas {
     /// Registers an Avro schema and answers its id.
     pub(super) fn register_avro(&self, subject: &str, text: &str) -> Result<u32, Refusal> {
-        self.register(subject, Schema { schema: text.to_owned(), schema_type: None, references: Vec::new() })
+        self.register(subject, Registered { schema: text.to_owned(), schema_type: None, references: Vec::new() })
     }
 
-    fn register(&self, subject: &str, schema: Schema) -> Result<u32, Refusal> {
+    fn register(&self, subject: &str, schema: Registered) -> Result<u32, Refusal> {
         let is_text = schema.schema_type.as_deref() == Some("PROTOBUF");
         if !is_text && serde_json::from_str::<Value>(&schema.schema).is_err() {
             return Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, 42201, "Invalid schema".to_owned()));
@@ -151,7 +151,7 @@ async fn version(
 async fn register(
     State(schemas): State<Schemas>,
     Path(subject): Path<String>,
-    body: Result<Json<Schema>, JsonRejection>,
+    body: Result<Json<Registered>, JsonRejection>,
 ) -> Result<Json<Value>, Refusal> {
     let Json(schema) = body.map_err(|e| Refusal(StatusCode::UNPROCESSABLE_ENTITY, 42201, e.body_text()))?;
     schemas.register(&subject, schema).map(|id| Json(json!({"id": id})))

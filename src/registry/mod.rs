@@ -2,7 +2,8 @@
 //! question is asked over HTTP lives in `client`; what a schema means does not live here.
 
 mod client;
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 mod tests;
 
 use std::collections::HashMap;
