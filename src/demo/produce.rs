@@ -23,7 +23,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Records between two chances for other tasks, where nothing makes this one wait.
 const TURN_RECORDS: u64 = 256;
 
-/// The next offset that a table has committed of a partition (topic, partition); 0 before the first commit.
+/// The next offset that a table has committed of a partition (topic, partition) of this run; 0 before its first commit.
+/// A ledger that still speaks of an earlier run's topic counts as 0: its offsets would let the broker drop records
+/// that nobody has read.
 pub type Committed = Arc<dyn Fn(&str, i32) -> i64 + Send + Sync>;
 
 /// What was produced: per topic and partition the offset behind the last record.
