@@ -142,6 +142,7 @@ impl Decoder {
             attempt: batch.attempt,
             leader_epoch: batch.last_epoch(),
             newest_ms: batch.records.iter().map(|record| record.timestamp_ms).max(),
+            schema: Arc::clone(&self.table),
             rows,
             rejects,
             source: batch.source,

@@ -14,7 +14,7 @@ use crate::model::file::WrittenFile;
 use crate::model::ids::{CommitId, TopicPartition};
 use crate::model::schema::TableSchema;
 use crate::pipeline::event::{EpochId, OnError};
-use crate::ports::{CommitRequest, FileWriter, TableLayout};
+use crate::ports::{CommitRequest, FileWriter, TableLayout, TableState};
 
 /// Files being written.
 pub(super) struct EpochFiles {
@@ -71,21 +71,16 @@ impl EpochFiles {
         if batch.rows.num_rows() == 0 {
             return Ok(());
         }
-        let state = resolver.state().ok_or_else(|| Error::bug("write before the table was seen"))?;
-        // The batch was decoded for the schema that its columns name; a newer one takes a writer of its own.
-        let differs = |schema: &TableSchema| schema.to_arrow() != batch.rows.schema();
-        if let Some((_, writer)) = self.open.take_if(|(schema, _)| differs(schema)) {
+        // Rows that were decoded for another schema than those before them go into files of their own.
+        if let Some((_, writer)) = self.open.take_if(|(schema, _)| *schema != batch.schema) {
             self.complete.extend(writer.finish().await?);
         }
         let (_, writer) = match &mut self.open {
             Some(open) => open,
             open => {
-                let rows = if differs(&state.schema) { None } else { Some(batch.rows.schema()) };
-                if rows.is_none() {
-                    return Err(Error::conflict("write rows: the table's schema is not the one that they were decoded for"));
-                }
-                let writer = resolver.ports.lake.writer(&state, self.commit)?;
-                open.insert((Arc::clone(&state.schema), writer))
+                let state = resolver.state().ok_or_else(|| Error::bug("write before the table was seen"))?;
+                let state = TableState { schema: Arc::clone(&batch.schema), ..state };
+                open.insert((batch.schema, resolver.ports.lake.writer(&state, self.commit)?))
             }
         };
         writer.write(batch.rows).await
