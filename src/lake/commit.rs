@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iceberg::spec::{
-    MAIN_BRANCH, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
+    MAIN_BRANCH, Operation, Snapshot, SnapshotRef, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
 };
 use iceberg::{TableRequirement, TableUpdate};
 
@@ -296,8 +296,14 @@ pub(super) fn state(table: &TableName, metadata: &TableMetadata) -> Result<Table
         snapshot_id: metadata.current_snapshot_id(),
         schema: Arc::new(from_iceberg_schema(metadata.current_schema())?),
         recovery: progress::recovery(&table.to_string(), metadata)?,
+        rows: metadata.current_snapshot().and_then(|snapshot| number(snapshot, "total-records")).unwrap_or(0),
+        newest_ms: progress::ancestry(metadata).find_map(|snapshot| number(snapshot, progress::NEWEST)),
         properties: Arc::new(metadata.properties().iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
     })
+}
+
+fn number<T: std::str::FromStr>(snapshot: &SnapshotRef, key: &str) -> Option<T> {
+    snapshot.summary().additional_properties.get(key)?.parse().ok()
 }
 
 /// Ids of snapshots that a branch or tag points at, and of `main`'s newest.
