@@ -1,2 +1,7 @@
 //! Arguments to exit code; everything else is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    frazil::cli::main()
+}

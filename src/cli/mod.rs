@@ -5,6 +5,7 @@
 mod check;
 mod config;
 mod demo;
+mod progress;
 mod run;
 mod status;
 mod tables;
@@ -104,7 +105,7 @@ fn execute(args: Args) -> Result<u8> {
     let json = args.json;
     match args.command {
         Command::Demo(args) => {
-            start_log(LogFormat::Text, if args.is_quiet() { "warn" } else { "info" })?;
+            start_log(LogFormat::Text, "warn")?;
             in_runtime(demo::execute(args, json))
         }
         Command::Run(args) => {

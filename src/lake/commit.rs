@@ -178,7 +178,7 @@ impl Committer {
     }
 
     /// An append of `files` (none: of nothing) as a change of the table, with `entries` in the snapshot's summary.
-    async fn append(
+    pub(super) async fn append(
         &self,
         table: &TableName,
         metadata: &TableMetadata,
@@ -247,7 +247,7 @@ impl Committer {
     }
 
     /// Best effort: what stays is an orphan that maintenance removes.
-    async fn delete<'a>(&self, locations: impl Iterator<Item = &'a String>) {
+    pub(super) async fn delete<'a>(&self, locations: impl Iterator<Item = &'a String>) {
         for location in locations {
             if let Err(error) = self.stores.delete(location).await {
                 tracing::debug!(location, error = %error.chain(), "unused file stays for orphan removal");
@@ -264,7 +264,7 @@ impl Attempt {
 }
 
 /// The tag and the property go with every snapshot that carries a ledger, never without one.
-fn carry_ledger(change: &mut TableChange, after: &Progress) -> Result<()> {
+pub(super) fn carry_ledger(change: &mut TableChange, after: &Progress) -> Result<()> {
     let added = change.updates.iter().find_map(|update| match update {
         TableUpdate::AddSnapshot { snapshot } => Some((snapshot.snapshot_id(), snapshot.sequence_number())),
         _ => None,

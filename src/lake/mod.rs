@@ -3,11 +3,14 @@
 pub mod catalog;
 mod commit;
 mod encode;
+pub mod inspect;
 mod manifests;
 pub mod progress;
+mod resume;
 pub mod schema;
 pub mod storage;
 mod tables;
 mod writer;
 
+pub use resume::{ResumeFrom, Resumed};
 pub use tables::{IcebergLake, LakeOptions};

@@ -35,7 +35,7 @@ pub struct LakeOptions {
 
 /// Iceberg tables of one catalog.
 pub struct IcebergLake {
-    committer: Committer,
+    pub(super) committer: Committer,
     compute: Compute,
     /// The newest metadata seen of each table, for writers.
     seen: Mutex<HashMap<TableName, TableMetadataRef>>,
