@@ -4,7 +4,7 @@
 # only the other checks count.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/paths.sh"
-version=0.18.5
+version=0.20.2
 
 if ! have cargo-deny; then
 	export PATH=$cache/cargo/bin:$PATH

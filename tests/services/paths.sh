@@ -32,8 +32,8 @@ find_java() { # MINIMUM
 # The folder of Postgres' server programs; Debian keeps it off the path.
 find_postgres() {
 	local folder
-	for folder in "$(dirname "$(command -v initdb || echo /none/x)")" /usr/lib/postgresql/*/bin /opt/homebrew/opt/postgresql*/bin; do
-		[[ -x $folder/initdb ]] && { echo "$folder"; return; }
+	for folder in "$(dirname "$(readlink -f "$(command -v initdb || echo /none/x)")")" /usr/lib/postgresql/*/bin /opt/homebrew/opt/postgresql*/bin; do
+		[[ -x $folder/initdb && -x $folder/postgres && -x $folder/createdb ]] && { echo "$folder"; return; }
 	done
 	return 1
 }
