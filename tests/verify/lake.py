@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import duckdb
 import duckdb_extensions
 import psycopg2
+from pyiceberg.catalog.sql import SqlCatalog
 
 import mapping
 
@@ -80,9 +81,8 @@ class Lake:
         connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM rows_of_pyiceberg')
         connection.unregister("rows_of_pyiceberg")
 
-    def _pyiceberg(self, table):
-        from pyiceberg.catalog.sql import SqlCatalog
-
+    def pyiceberg_properties(self):
+        """How PyIceberg's SqlCatalog opens the same database and storage."""
         if self._uri.startswith("sqlite:"):
             uri = f"sqlite:///{self._path()}"
         else:
@@ -95,7 +95,11 @@ class Lake:
                 "s3.access-key-id": self._s3["key"],
                 "s3.secret-access-key": self._s3["secret"],
             }
-        return SqlCatalog(table.catalog, **properties).load_table((*table.namespace.split("."), table.name))
+        return properties
+
+    def _pyiceberg(self, table):
+        catalog = SqlCatalog(table.catalog, **self.pyiceberg_properties())
+        return catalog.load_table((*table.namespace.split("."), table.name))
 
     def _path(self):
         """The file of `sqlite:///abs/path`, `sqlite://path` and `sqlite:path`."""
