@@ -26,10 +26,11 @@ fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
     client(kafka).create().unwrap()
 }
 
-/// Makes a topic, replicated to all nodes; `config` as in `("cleanup.policy", "compact")`.
+/// Makes a topic, replicated to all nodes; `config` as in `("cleanup.policy", "compact")`. Records are kept for ever
+/// unless it says otherwise: those of tests have old timestamps, which retention would take for their age.
 #[track_caller]
 pub fn create_topic(kafka: &Kafka, name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
     for (key, value) in config {
         topic = topic.set(key, value);
     }

@@ -24,7 +24,7 @@ fn forged(verify: &Verify<'_>, lake: &Lake, spoil: &str) -> Report {
 /// A topic of 300 orders, verified against forged tables with the key as a string.
 fn check(topic: &str, lake: &Lake, spoil: &str, expect: &[(&str, u64)]) {
     let (kafka, registry) = (Kafka::shared(), Registry::shared());
-    create_topic(kafka, topic, 3, &[("retention.ms", "-1")]);
+    create_topic(kafka, topic, 3, &[]);
     produce_orders(kafka, registry, topic, 3, 300);
     let verify = Verify::new(kafka, registry, lake, topic, "shop.orders").with(&["--key", "string"]);
     let report = forged(&verify, lake, spoil);

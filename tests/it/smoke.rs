@@ -36,7 +36,7 @@ pub fn produce_orders(kafka: &Kafka, registry: &Registry, topic: &str, partition
 #[test]
 fn one_topic_one_table() {
     let (kafka, registry, lake) = (Kafka::shared(), Registry::shared(), Lake::local("one_topic_one_table"));
-    create_topic(kafka, "smoke-orders", 3, &[("retention.ms", "-1")]);
+    create_topic(kafka, "smoke-orders", 3, &[]);
     produce_orders(kafka, registry, "smoke-orders", 3, 10_000);
     let tables = json!([{"topic": "smoke-orders", "table": "shop.orders", "key": {"format": "string"}}]);
     let config = lake.config(kafka, registry, "smoke", tables);

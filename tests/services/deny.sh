@@ -17,5 +17,5 @@ cargo deny --all-features check --hide-inclusion-graph bans licenses sources
 if cargo deny --all-features fetch db >"$cache/advisories.log" 2>&1; then
 	cargo deny --all-features check --disable-fetch --hide-inclusion-graph advisories
 else
-	echo "deny: advisories NOT checked, their database cannot be fetched: $(tail -1 "$cache/advisories.log")"
+	echo "deny: advisories NOT checked, their database cannot be fetched: $(grep -m1 -i -E "error|unable|fail" "$cache/advisories.log")"
 fi

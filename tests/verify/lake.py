@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sqlite3
 from urllib.parse import urlsplit
 
@@ -36,6 +37,8 @@ class Lake:
         namespace, _, table = name.rpartition(".")
         query = "select catalog_name, metadata_location from iceberg_tables where table_namespace = {0} and table_name = {0}"
         if self._uri.startswith("sqlite:"):
+            if not os.path.exists(self._path()):
+                return None
             connection = sqlite3.connect(f"file:{self._path()}?mode=ro", uri=True, timeout=30)
             found = connection.execute(query.format("?"), (namespace, table)).fetchall()
         else:
