@@ -1,1 +1,2 @@
-fn main(){}
+//! Arguments to exit code; everything else is in the library.
+fn main() {}

@@ -227,6 +227,10 @@ pub struct TableState {
     pub schema: Arc<TableSchema>,
     /// Where to go on.
     pub recovery: Recovery,
+    /// Rows, as the current snapshot counts them.
+    pub rows: u64,
+    /// Timestamp of the newest record of the newest commit that had any, milliseconds since the epoch.
+    pub newest_ms: Option<i64>,
     /// All table properties.
     pub properties: Arc<BTreeMap<String, String>>,
 }

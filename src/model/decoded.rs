@@ -1,10 +1,13 @@
 //! What decoding makes of a raw batch: rows in the table's schema, and the records that could not be rows.
 
+use std::sync::Arc;
+
 use arrow::record_batch::RecordBatch;
 
 use super::ids::{Attempt, TopicPartition};
 use super::offsets::NextOffset;
 use super::raw::RawRecord;
+use super::schema::TableSchema;
 
 /// One raw batch, decided: each of its records is a row, a reject or was skipped.
 #[derive(Debug)]
@@ -21,7 +24,9 @@ pub struct DecodedBatch {
     pub leader_epoch: Option<i32>,
     /// Timestamp of the newest record, milliseconds since the epoch.
     pub newest_ms: Option<i64>,
-    /// Rows in offset order, in the table's schema.
+    /// The table schema that the rows are in.
+    pub schema: Arc<TableSchema>,
+    /// Rows in offset order.
     pub rows: RecordBatch,
     /// Records that cannot be rows, in offset order.
     pub rejects: Vec<Reject>,

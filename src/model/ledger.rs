@@ -57,6 +57,24 @@ pub struct Advance {
 /// Steps of several partitions; they are committed together or not at all.
 pub type Advances = BTreeMap<TopicPartition, Advance>;
 
+/// A partition that somebody else moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stale {
+    /// The partition.
+    pub source: TopicPartition,
+    /// Where the commit starts; `None`: where the ledger does not know the partition.
+    pub expected: Option<NextOffset>,
+    /// What the ledger holds.
+    pub held: Option<NextOffset>,
+}
+
+impl std::fmt::Display for Stale {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |offset: Option<NextOffset>| offset.map_or_else(|| "nothing".to_owned(), |offset| offset.to_string());
+        write!(f, "partition `{}` starts at {}, the ledger holds {}", self.source, text(self.expected), text(self.held))
+    }
+}
+
 impl Ledger {
     /// The position of a partition, `None` where the ledger does not know it.
     #[must_use]
@@ -64,23 +82,35 @@ impl Ledger {
         self.topics.get(source.topic.as_ref())?.partitions.get(&source.partition).copied()
     }
 
-    /// The first partition whose position is not what `advances` starts from, with both sides.
-    #[must_use]
-    pub fn stale(&self, advances: &Advances) -> Option<(TopicPartition, Option<NextOffset>, Option<NextOffset>)> {
-        advances.iter().find_map(|(source, advance)| {
-            let held = self.position(source).map(|position| position.next);
-            (held != advance.from).then(|| (source.clone(), advance.from, held))
-        })
-    }
-
-    /// Moves the partitions of `advances` on; the caller has checked [`Ledger::stale`].
-    pub fn advance(&mut self, advances: &Advances) {
-        for (source, advance) in advances {
-            let topic = self.topics.entry(source.topic.to_string()).or_default();
-            let position = topic.partitions.entry(source.partition).or_insert(advance.to);
-            let leader_epoch = advance.to.leader_epoch.or(position.leader_epoch);
-            *position = Position { next: advance.to.next, leader_epoch };
+    /// The ledger after a commit: `advances` applied, and the cluster and topic identities of `identity` taken over.
+    /// A topic whose incarnation is greater in `identity` starts over: what is held of it counts as not known.
+    ///
+    /// # Errors
+    /// The first partition whose position is not what its advance starts from, and both sides.
+    pub fn apply(&self, identity: &Self, advances: &Advances) -> Result<Self, Stale> {
+        let mut after = self.clone();
+        if !identity.cluster_id.is_empty() {
+            after.cluster_id.clone_from(&identity.cluster_id);
         }
+        for (name, new) in &identity.topics {
+            let topic = after.topics.entry(name.clone()).or_default();
+            if new.incarnation > topic.incarnation {
+                topic.partitions.clear();
+            }
+            topic.incarnation = topic.incarnation.max(new.incarnation);
+            topic.topic_id = new.topic_id.or(topic.topic_id);
+        }
+        for (source, advance) in advances {
+            let held = after.position(source);
+            if held.map(|position| position.next) != advance.from {
+                let held = held.map(|position| position.next);
+                return Err(Stale { source: source.clone(), expected: advance.from, held });
+            }
+            let leader_epoch = advance.to.leader_epoch.or_else(|| held.and_then(|position| position.leader_epoch));
+            let topic = after.topics.entry(source.topic.to_string()).or_default();
+            topic.partitions.insert(source.partition, Position { next: advance.to.next, leader_epoch });
+        }
+        Ok(after)
     }
 
     /// True where no partition of this ledger lies behind `older` (invariant I3); a new incarnation starts over.
@@ -228,16 +258,32 @@ mod tests {
     }
 
     #[test]
-    fn one_stale_partition_is_named() {
-        let base = ledger(&[(0, 10, None), (1, 20, None)]);
+    fn one_stale_partition_stops_all() {
+        let base = ledger(&[(0, 10, None), (1, 20, Some(3))]);
         let to = Position { next: NextOffset(30), leader_epoch: None };
+        let none = Ledger::default();
         let mut advances = Advances::new();
         advances.insert(TopicPartition::new("t", 0), Advance { from: Some(NextOffset(10)), to });
-        assert_eq!(base.stale(&advances), None);
-        advances.insert(TopicPartition::new("t", 1), Advance { from: Some(NextOffset(19)), to });
-        assert_eq!(base.stale(&advances), Some((TopicPartition::new("t", 1), Some(NextOffset(19)), Some(NextOffset(20)))));
-        advances.insert(TopicPartition::new("t", 1), Advance { from: None, to });
-        assert!(base.stale(&advances).is_some());
+        advances.insert(TopicPartition::new("t", 1), Advance { from: Some(NextOffset(20)), to });
+        assert_eq!(base.apply(&none, &advances).unwrap(), ledger(&[(0, 30, None), (1, 30, Some(3))]));
+        for from in [Some(NextOffset(19)), None] {
+            advances.insert(TopicPartition::new("t", 1), Advance { from, to });
+            let stale = base.apply(&none, &advances).unwrap_err();
+            assert_eq!((stale.expected, stale.held), (from, Some(NextOffset(20))));
+        }
+    }
+
+    #[test]
+    fn a_new_incarnation_starts_over_and_is_not_behind() {
+        let base = ledger(&[(0, 10, None), (1, 20, None)]);
+        let mut identity = ledger(&[]);
+        identity.topics.get_mut("t").unwrap().incarnation = 3;
+        let to = Position { next: NextOffset(0), leader_epoch: None };
+        let advances = Advances::from([(TopicPartition::new("t", 0), Advance { from: None, to })]);
+        let after = base.apply(&identity, &advances).unwrap();
+        assert_eq!(after.topics["t"].partitions.len(), 1);
+        assert!(after.not_behind(&base) && !base.not_behind(&after));
+        assert!(after.apply(&identity, &advances).is_err(), "declared once");
     }
 
     proptest! {

@@ -8,6 +8,13 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::model::ids::TableName;
 
+mod apply;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+pub mod sql;
+#[cfg(test)]
+mod tables;
+
 /// A table's metadata and the file that holds it.
 #[derive(Debug, Clone)]
 pub struct LoadedTable {

@@ -1,0 +1,275 @@
+//! From the configuration to each adapter's own options. The only place that knows both sides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::choices as words;
+use crate::config::fields::{Compression, Start};
+use crate::config::resolve::{CatalogKind, Config, RegistryAuth, ServerConfig};
+use crate::config::table::{KeyFormat, TableConfig};
+use crate::decode::avro::mapping::{MappingOptions, TimeAs};
+use crate::decode::layout::{Format, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
+use crate::error::{Error, Result};
+use crate::http;
+use crate::kafka;
+use crate::lake::catalog::Catalog;
+use crate::lake::catalog::sql::{SqlCatalog, SqlOptions};
+use crate::lake::storage::{StorageOptions, Stores};
+use crate::lake::{IcebergLake, LakeOptions};
+use crate::pipeline::driver::TableSpec;
+use crate::pipeline::event::{OnError, OnGap, OnTopicChange, Settings, StartAt};
+use crate::ports::Registry;
+use crate::registry;
+use crate::runtime::clock::Clock;
+use crate::runtime::compute::Compute;
+
+/// Bytes of a retry interval: how often a table that cannot go on looks again.
+const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long a revoke waits for commits before the table's uncommitted work is dropped; below the 30 s that the
+/// source waits.
+const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+/// Time limit of a request to the schema registry.
+const REGISTRY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The catalog, and the stores that its tables lie in. Nothing is connected yet.
+///
+/// # Errors
+/// `InvalidConfig` where an option is not known.
+pub fn open_catalog(config: &Config, clock: &Clock) -> Result<(Arc<dyn Catalog>, Stores)> {
+    let properties = config.storage.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
+    let stores = Stores::new(StorageOptions { properties })?;
+    let CatalogKind::Sql { uri } = &config.catalog.kind;
+    let options = SqlOptions {
+        uri: uri.expose().to_owned(),
+        name: config.catalog.name.clone(),
+        warehouse: config.catalog.warehouse.clone(),
+        stores: stores.clone(),
+    };
+    Ok((Arc::new(SqlCatalog::open(options, clock.clone())?), stores))
+}
+
+/// The tables of that catalog.
+#[must_use]
+pub fn lake(config: &Config, catalog: Arc<dyn Catalog>, stores: Stores, compute: &Compute, clock: &Clock) -> IcebergLake {
+    let keep_snapshots = usize::try_from(config.maintenance.keep_snapshots).unwrap_or(usize::MAX);
+    IcebergLake::new(catalog, stores, compute.clone(), clock.clone(), &LakeOptions { keep_snapshots })
+}
+
+/// The shares of the memory budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// librdkafka's fetch queues, all tables together.
+    pub fetch_bytes: usize,
+    /// Raw batches of one table, until they are written.
+    pub raw_bytes: usize,
+}
+
+/// How a budget of `memory` bytes is shared among `tables`. The rest is what decoding, open files and uploads take:
+/// they have bounds of their own.
+#[must_use]
+pub fn shares(memory: usize, tables: usize) -> Shares {
+    const LEAST_RAW: usize = 1 << 20;
+    Shares { fetch_bytes: memory / 8, raw_bytes: (memory / 8 / tables.max(1)).max(LEAST_RAW) }
+}
+
+/// The Kafka client's options.
+#[must_use]
+pub fn kafka_options(config: &Config, tables: usize) -> kafka::Options {
+    let properties = config.kafka.properties.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
+    kafka::Options {
+        properties,
+        tables,
+        read_budget_bytes: shares(config.memory_budget, tables).fetch_bytes,
+        ..kafka::Options::new(config.kafka.bootstrap_servers.clone(), config.kafka.group_id.clone())
+    }
+}
+
+/// The schema registry, where one is configured.
+///
+/// # Errors
+/// `InvalidConfig` where a certificate cannot be read.
+pub fn registry(config: &Config, clock: &Clock) -> Result<Option<Arc<dyn Registry>>> {
+    let Some(settings) = &config.schema_registry else { return Ok(None) };
+    let auth = match &settings.auth {
+        RegistryAuth::None => registry::Auth::None,
+        RegistryAuth::Basic { username, password } => {
+            registry::Auth::Basic { username: username.clone(), password: password.expose().to_owned() }
+        }
+        RegistryAuth::Bearer(token) => registry::Auth::Bearer(token.expose().to_owned()),
+    };
+    let (cert_file, key_file) = settings.tls.identity.clone().unzip();
+    let options = registry::Options {
+        urls: settings.urls.clone(),
+        auth,
+        ca_file: settings.tls.ca.clone(),
+        cert_file,
+        key_file,
+        timeout: REGISTRY_TIMEOUT,
+    };
+    Ok(Some(Arc::new(registry::RegistryClient::new(&options, clock.clone())?)))
+}
+
+/// The listener's options.
+#[must_use]
+pub fn http_options(server: &ServerConfig, stop_limit: std::time::Duration) -> http::Options {
+    let tls = server.tls.as_ref().map(|tls| http::tls::TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
+    let tokens = server.tokens.iter().map(|token| http::auth::TokenOptions {
+        name: token.name.clone(),
+        hash: token.hash.to_string(),
+        scopes: token.scopes.iter().map(ToString::to_string).collect(),
+    });
+    http::Options { listen: server.listen, tls, tokens: tokens.collect(), stop_limit }
+}
+
+/// One table's specification.
+///
+/// # Errors
+/// `InvalidConfig` where it asks for what cannot be done yet.
+pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
+    let settings = Settings {
+        table: table.table.clone(),
+        topics: table.topics.clone(),
+        start: match &table.start {
+            Start::Earliest => StartAt::Earliest,
+            Start::Latest => StartAt::Latest,
+            Start::Timestamp(ms) => StartAt::Timestamp(*ms),
+            Start::Offsets(offsets) => StartAt::Offsets(offsets.clone()),
+        },
+        on_gap: match table.on_gap {
+            words::OnGap::Fail => OnGap::Fail,
+            words::OnGap::Continue => OnGap::Continue,
+        },
+        on_topic_change: match table.on_topic_change {
+            words::OnTopicChange::Fail => OnTopicChange::Fail,
+            words::OnTopicChange::NewIncarnation => OnTopicChange::NewIncarnation,
+        },
+        on_error: match table.on_error {
+            words::OnError::DeadLetter => OnError::DeadLetter,
+            words::OnError::Suspend => OnError::Suspend,
+            words::OnError::Skip => OnError::Skip,
+        },
+        commit_interval: table.commit_interval,
+        commit_bytes: table.commit_bytes,
+        commit_rows: table.commit_rows.unwrap_or(u64::MAX),
+        revoke_timeout: REVOKE_TIMEOUT,
+        retry_interval: RETRY_INTERVAL,
+    };
+    let layout = layout(table)?;
+    if layout.value_format == Format::Registry && config.schema_registry.is_none() {
+        return Err(Error::invalid_config(format!(
+            "`value.format` of table `{}` is `registry`, and there is no `schema_registry`; add its `url`",
+            table.table
+        )));
+    }
+    Ok(TableSpec {
+        settings,
+        layout,
+        partition_by: table.partition_by.clone(),
+        sort_by: table.sort_by.clone(),
+        format_version: table.format_version,
+        properties: properties(table),
+        location: table.location.clone(),
+    })
+}
+
+fn properties(table: &TableConfig) -> BTreeMap<String, String> {
+    let (codec, level) = match table.compression {
+        Compression::Zstd(level) => ("zstd", Some(level)),
+        Compression::Lz4 => ("lz4", None),
+        Compression::Snappy => ("snappy", None),
+        Compression::None => ("uncompressed", None),
+    };
+    let mut properties = table.mapping();
+    properties.insert("write.parquet.compression-codec".to_owned(), codec.to_owned());
+    if let Some(level) = level {
+        properties.insert("write.parquet.compression-level".to_owned(), level.to_string());
+    }
+    properties.extend(table.properties.clone());
+    properties
+}
+
+fn layout(table: &TableConfig) -> Result<Layout> {
+    let names = match table.metadata.names {
+        words::MetadataNames::Kafka => MetadataNames::Kafka,
+        words::MetadataNames::Tableflow => MetadataNames::Tableflow,
+        words::MetadataNames::TableflowPortable => MetadataNames::TableflowPortable,
+    };
+    let key_format = match &table.key.format {
+        KeyFormat::Auto => Format::Auto,
+        KeyFormat::Registry => Format::Registry,
+        KeyFormat::String => Format::String,
+        KeyFormat::Bytes => Format::Bytes,
+        KeyFormat::None => Format::None,
+        KeyFormat::Avro { .. } => {
+            let name = &table.table;
+            let text = format!("`key.format: avro` of table `{name}` comes with a later version; use `registry` or `bytes`");
+            return Err(Error::invalid_config(text));
+        }
+    };
+    Ok(Layout {
+        key_format,
+        key_columns: match table.key.columns {
+            _ if key_format == Format::None => KeyColumns::None,
+            words::KeyColumns::Flatten => KeyColumns::Flatten,
+            words::KeyColumns::Struct => KeyColumns::Struct,
+            words::KeyColumns::Raw => KeyColumns::Raw,
+            words::KeyColumns::None => KeyColumns::None,
+        },
+        value_format: match table.value {
+            words::ValueFormat::Auto => Format::Auto,
+            words::ValueFormat::Registry => Format::Registry,
+            words::ValueFormat::String => Format::String,
+            words::ValueFormat::Bytes => Format::Bytes,
+        },
+        names,
+        metadata: metadata(table, names),
+        mapping: MappingOptions {
+            time_as: match table.time_as {
+                words::TimeAs::Long => TimeAs::Long,
+                words::TimeAs::Time => TimeAs::Time,
+                words::TimeAs::String => TimeAs::String,
+            },
+            uuid_as_string: names != MetadataNames::Kafka,
+            keep_required: table.nullability == words::Nullability::AsWritten,
+        },
+        tombstones: match table.on_tombstone {
+            words::OnTombstone::Keep => Tombstones::Keep,
+            words::OnTombstone::DeadLetter => Tombstones::DeadLetter,
+        },
+        record_bytes_max: usize::try_from(table.max_record_bytes).unwrap_or(usize::MAX),
+    })
+}
+
+/// The metadata columns in table order. Partition and offset are a row's identity; so is the topic where there are
+/// several, and the incarnation where a topic may be made anew.
+fn metadata(table: &TableConfig, names: MetadataNames) -> Vec<Metadata> {
+    let by_default = match names {
+        MetadataNames::Kafka => vec![Metadata::Partition, Metadata::Headers, Metadata::Offset, Metadata::Timestamp],
+        _ => Metadata::ALL.into_iter().filter(|column| *column != Metadata::Incarnation).collect(),
+    };
+    let mut columns = table.metadata.include.as_ref().map_or(by_default, |include| include.iter().map(one).collect());
+    columns.extend([Metadata::Partition, Metadata::Offset]);
+    if table.topics.len() > 1 {
+        columns.push(Metadata::Topic);
+    }
+    if table.on_topic_change == words::OnTopicChange::NewIncarnation {
+        columns.push(Metadata::Incarnation);
+    }
+    columns.sort();
+    columns.dedup();
+    columns
+}
+
+fn one(column: &words::MetadataColumn) -> Metadata {
+    match column {
+        words::MetadataColumn::Topic => Metadata::Topic,
+        words::MetadataColumn::Partition => Metadata::Partition,
+        words::MetadataColumn::Headers => Metadata::Headers,
+        words::MetadataColumn::LeaderEpoch => Metadata::LeaderEpoch,
+        words::MetadataColumn::Offset => Metadata::Offset,
+        words::MetadataColumn::Timestamp => Metadata::Timestamp,
+        words::MetadataColumn::TimestampType => Metadata::TimestampType,
+        words::MetadataColumn::RawKey => Metadata::RawKey,
+        words::MetadataColumn::RawValue => Metadata::RawValue,
+    }
+}

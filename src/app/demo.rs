@@ -1,0 +1,154 @@
+//! `frazil demo`: the ordinary service against an embedded broker and registry.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::service::{Service, position};
+use crate::config::{Config, process_env};
+use crate::demo::{Demo, DemoOptions, TOPICS};
+use crate::error::{Error, Result};
+use crate::model::ids::TopicPartition;
+use crate::ports::Recovery;
+use crate::runtime::clock::Clock;
+use crate::runtime::shutdown::Shutdown;
+
+/// Records of `--once`.
+const ONCE_RECORDS: u64 = 50_000;
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How the demo runs.
+#[derive(Clone)]
+pub struct DemoRunOptions {
+    /// Where tables go.
+    pub dir: PathBuf,
+    /// Records a second, all topics together.
+    pub rate: u32,
+    /// Materialise a fixed amount, check it, and end.
+    pub once: bool,
+    /// Told once the service runs and when rows are there: text for people.
+    pub say: Arc<dyn Fn(DemoNews) + Send + Sync>,
+}
+
+/// What the demo has to tell.
+#[derive(Debug, Clone)]
+pub enum DemoNews {
+    /// Broker, registry, and listener are up.
+    Up {
+        /// The broker's address.
+        bootstrap_servers: String,
+        /// The registry's address.
+        registry_url: String,
+        /// The listener's address.
+        listen: std::net::SocketAddr,
+        /// The demo's folder.
+        dir: PathBuf,
+    },
+    /// Rows committed so far, per table.
+    Rows(Vec<(String, u64)>),
+    /// `--once` has checked that all records are committed.
+    Checked {
+        /// Records produced, all of them committed.
+        records: u64,
+        /// Seconds from the first record to the last commit.
+        seconds: f64,
+    },
+}
+
+/// Runs the demo until `shutdown`, or with `once` until its amount is committed.
+///
+/// # Errors
+/// `Corrupt` where `once` finds that the tables do not hold what was produced.
+pub async fn demo(options: DemoRunOptions, shutdown: Shutdown) -> Result<()> {
+    let clock = Clock::system();
+    let demo_options = DemoOptions {
+        dir: options.dir.clone(),
+        rate: options.rate,
+        once: options.once.then_some(ONCE_RECORDS),
+        seed: clock.now_ms().unsigned_abs(),
+    };
+    let services_stop = Shutdown::new();
+    let demo = Demo::start(demo_options, clock.clone(), services_stop).await?;
+    let config = Config::from_yaml(&demo.config_yaml(), &process_env)?;
+    let service = Service::start(config, clock.clone()).await?;
+    (options.say)(DemoNews::Up {
+        bootstrap_servers: demo.services().bootstrap_servers.clone(),
+        registry_url: demo.services().registry_url.to_string(),
+        listen: service.listen,
+        dir: demo.dir().to_owned(),
+    });
+    let result = play(&demo, &service, &options, &clock, &shutdown).await;
+    service.stop().await;
+    demo.stop().await?;
+    result
+}
+
+async fn play(demo: &Demo, service: &Service, options: &DemoRunOptions, clock: &Clock, shutdown: &Shutdown) -> Result<()> {
+    let begun = clock.elapsed();
+    let committed = committed(service).await;
+    let stop = shutdown.child();
+    let produce = demo.produce(Arc::clone(&committed), &stop);
+    let watch = async {
+        let mut shown = Vec::new();
+        loop {
+            let rows = rows(service);
+            if rows != shown {
+                (options.say)(DemoNews::Rows(rows.clone()));
+                shown = rows;
+            }
+            clock.sleep(LOOK * 10).await;
+        }
+    };
+    let produced = tokio::select! {
+        produced = produce => produced?,
+        () = watch => return Ok(()),
+        () = shutdown.requested() => return Ok(()),
+    };
+    if !options.once {
+        return Ok(());
+    }
+    let records: i64 = produced.values().sum();
+    while produced.iter().any(|((topic, partition), end)| committed(topic, *partition) < *end) {
+        if shutdown.is_requested() {
+            return Ok(());
+        }
+        clock.sleep(LOOK).await;
+    }
+    let rows: u64 = rows(service).iter().map(|(_, rows)| rows).sum();
+    let records = records.unsigned_abs();
+    if rows < records {
+        return Err(Error::corrupt(format!("{records} records were produced and committed, the tables hold {rows} rows")));
+    }
+    (options.say)(DemoNews::Checked { records, seconds: (clock.elapsed() - begun).as_secs_f64() });
+    Ok(())
+}
+
+/// Rows per table, as its newest snapshot counts them.
+fn rows(service: &Service) -> Vec<(String, u64)> {
+    let tables = service.tables().iter();
+    tables.map(|(name, handle)| (name.to_string(), handle.state.borrow().as_ref().map_or(0, |state| state.rows))).collect()
+}
+
+/// The ledger's positions of this run's topics: 0 until the run's own incarnation of a topic is in the ledger.
+async fn committed(service: &Service) -> Arc<dyn Fn(&str, i32) -> i64 + Send + Sync> {
+    let mut topics = std::collections::BTreeMap::new();
+    for handle in service.tables().values() {
+        for topic in &handle.spec.settings.topics {
+            let id = handle.source.topic(topic).await.ok().flatten().and_then(|facts| facts.topic_id);
+            topics.insert(topic.clone(), (id, handle.state.clone()));
+        }
+    }
+    debug_assert_eq!(topics.len(), TOPICS.len());
+    Arc::new(move |topic, partition| {
+        let Some((id, state)) = topics.get(topic) else { return 0 };
+        let state = state.borrow();
+        let Some(state) = state.as_ref() else { return 0 };
+        let Recovery::At(progress) = &state.recovery else { return 0 };
+        let same = progress.ledger.topics.get(topic).is_some_and(|held| held.topic_id == *id);
+        if !same {
+            return 0;
+        }
+        position(state, &TopicPartition::new(topic, partition)).map_or(0, |at| at.0)
+    })
+}

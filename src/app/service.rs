@@ -1,0 +1,295 @@
+//! A running service: one driver per table over shared connections, and the listener.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::connect;
+use super::lag;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::{self, Server};
+use crate::kafka::{Kafka, TableId};
+use crate::lake::IcebergLake;
+use crate::model::ids::{TableName, TopicPartition};
+use crate::model::offsets::NextOffset;
+use crate::pipeline::driver::{self, Ports, TableSpec};
+use crate::ports::{Lake, Recovery, Registry, Source, TableState};
+use crate::runtime::budget::Budget;
+use crate::runtime::clock::Clock;
+use crate::runtime::compute::Compute;
+use crate::runtime::shutdown::Shutdown;
+use crate::runtime::task::{self, Task, TaskKind};
+use crate::telemetry::health::{Health, TableHealth};
+use crate::telemetry::metrics::Metrics;
+
+/// A table being kept.
+pub struct TableHandle {
+    /// What it is to be.
+    pub spec: Arc<TableSpec>,
+    /// Its topics.
+    pub source: Arc<dyn Source>,
+    /// Its newest state seen.
+    pub state: watch::Receiver<Option<TableState>>,
+    id: TableId,
+    stop: Shutdown,
+    driver: Task,
+    lag: Task,
+}
+
+/// Everything that runs.
+pub struct Service {
+    config: Config,
+    clock: Clock,
+    compute: Compute,
+    health: Health,
+    metrics: Metrics,
+    lake: Arc<IcebergLake>,
+    registry: Option<Arc<dyn Registry>>,
+    kafka: Kafka,
+    tables: BTreeMap<TableName, TableHandle>,
+    listener: Task,
+    listener_stop: Shutdown,
+    listener_tls: Option<http::tls::Tls>,
+    /// Where the listener listens.
+    pub listen: std::net::SocketAddr,
+}
+
+/// Where the topics ended when it was asked.
+pub struct Ends {
+    stable: BTreeMap<TableName, BTreeMap<TopicPartition, NextOffset>>,
+    /// Offsets between the ledgers and these ends, when it was asked.
+    pub total: u64,
+}
+
+impl Service {
+    /// Starts everything. Services that are away are waited for afterwards, by each table.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where something cannot be as configured, the address in use included.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self> {
+        let threads = config.compute_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+        let compute = Compute::pool(threads.unwrap_or(2))?;
+        let health = Health::new();
+        let metrics = Metrics::new(health.clone());
+        let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
+        let server = Server::bind(&options, http::operations(health.clone(), metrics.clone()), clock.clone()).await?;
+        let (listen, listener_tls) = (server.local_addr(), server.tls());
+        let listener_stop = Shutdown::new();
+        let listener = task::spawn(TaskKind::Server, "listener", server.serve(listener_stop.clone()));
+        let (catalog, stores) = connect::open_catalog(&config, &clock)?;
+        let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
+        let registry = connect::registry(&config, &clock)?;
+        let kafka = Kafka::open(&connect::kafka_options(&config, config.tables.len()), clock.clone())?;
+        tracing::info!(%listen, tables = config.tables.len(), "started");
+        let mut service = Self {
+            config,
+            clock,
+            compute,
+            health,
+            metrics,
+            lake,
+            registry,
+            kafka,
+            tables: BTreeMap::new(),
+            listener,
+            listener_stop,
+            listener_tls,
+            listen,
+        };
+        for table in service.config.tables.clone() {
+            let spec = Arc::new(connect::table_spec(&service.config, &table)?);
+            service.add(spec)?;
+        }
+        service.health.set_started();
+        Ok(service)
+    }
+
+    /// The tables being kept.
+    #[must_use]
+    pub fn tables(&self) -> &BTreeMap<TableName, TableHandle> {
+        &self.tables
+    }
+
+    fn add(&mut self, spec: Arc<TableSpec>) -> Result<()> {
+        let name = spec.settings.table.clone();
+        let shares = connect::shares(self.config.memory_budget, self.config.tables.len());
+        let budget = Budget::new("raw", shares.raw_bytes);
+        self.metrics.watch_budget(&budget);
+        let (source, events) = self.kafka.add_table(spec.settings.topics.clone(), budget)?;
+        let id = source.id();
+        let source: Arc<dyn Source> = source;
+        let metrics = self.metrics.table(&name);
+        let ports = Ports {
+            source: Arc::clone(&source),
+            registry: self.registry.clone(),
+            lake: Arc::clone(&self.lake) as Arc<dyn Lake>,
+            clock: self.clock.clone(),
+            compute: self.compute.clone(),
+            health: self.health.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        self.health.set_table(&name, TableHealth::Starting);
+        let (sender, state) = watch::channel(None);
+        let stop = Shutdown::new();
+        let run = driver::run(Arc::clone(&spec), ports, events, sender, stop.clone());
+        let driver = task::spawn(TaskKind::Table, name.to_string(), run);
+        let watch = lag::watch(Arc::clone(&source), state.clone(), metrics, self.clock.clone());
+        let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
+        self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag });
+        Ok(())
+    }
+
+    /// Takes tables added, removed and changed; says what else changed and needs a restart.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the new configuration cannot be taken; nothing is changed then.
+    pub async fn reload(&mut self, config: Config) -> Result<()> {
+        let mut wanted = BTreeMap::new();
+        for table in &config.tables {
+            wanted.insert(table.table.clone(), Arc::new(connect::table_spec(&config, table)?));
+        }
+        if let (Some(tls), Some(files)) = (&self.listener_tls, &config.server.tls) {
+            tls.reload(&http::tls::TlsFiles { cert: files.cert.clone(), key: files.key.clone() })?;
+        }
+        let rest = |config: &Config| Config { tables: Vec::new(), ..config.clone() };
+        if rest(&config) != rest(&self.config) {
+            tracing::warn!("settings outside of `tables` changed: they are taken at the next restart");
+        }
+        let gone: Vec<TableName> = self
+            .tables
+            .iter()
+            .filter(|(name, handle)| wanted.get(*name).is_none_or(|spec| *spec != handle.spec))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            let Some(handle) = self.tables.remove(&name) else { continue };
+            tracing::info!(table = %name, "table leaves");
+            let timeout = self.config.shutdown_timeout;
+            stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
+            self.health.remove_table(&name);
+            self.metrics.remove_table(&name);
+        }
+        for (name, spec) in wanted {
+            if !self.tables.contains_key(&name) {
+                tracing::info!(table = %name, "table joins");
+                self.add(spec)?;
+            }
+        }
+        self.config.tables = config.tables;
+        Ok(())
+    }
+
+    /// Where all topics end now; `None` while a topic or its table is not there yet.
+    ///
+    /// # Errors
+    /// `Corrupt` where a table stopped or was suspended.
+    pub async fn ends(&self) -> Result<Option<Ends>> {
+        self.refuse_stopped()?;
+        let mut stable = BTreeMap::new();
+        let mut total = 0;
+        for (name, handle) in &self.tables {
+            let Some(state) = handle.state.borrow().clone() else { return Ok(None) };
+            let mut partitions = Vec::new();
+            for topic in &handle.spec.settings.topics {
+                let Some(facts) = waited(handle.source.topic(topic).await)?.flatten() else { return Ok(None) };
+                partitions.extend(facts.partitions.iter().map(|partition| TopicPartition::new(topic.as_str(), *partition)));
+            }
+            let Some(ranges) = waited(handle.source.watermarks(&partitions).await)? else { return Ok(None) };
+            for source in &partitions {
+                let Some(range) = ranges.get(source) else { return Ok(None) };
+                let from = position(&state, source).unwrap_or(range.low).max(range.low);
+                total += u64::try_from(range.stable.0 - from.0).unwrap_or(0);
+            }
+            stable.insert(name.clone(), ranges.into_iter().map(|(source, range)| (source, range.stable)).collect());
+        }
+        Ok(Some(Ends { stable, total }))
+    }
+
+    /// Offsets between the ledgers and `ends`.
+    ///
+    /// # Errors
+    /// `Corrupt` where a table stopped or was suspended.
+    pub async fn left(&self, ends: &Ends) -> Result<u64> {
+        self.refuse_stopped()?;
+        let mut left = 0;
+        for (name, handle) in &self.tables {
+            let Some(ends) = ends.stable.get(name) else { continue };
+            let mut state = handle.state.borrow().clone();
+            let behind = |state: &Option<TableState>| {
+                let at = |source: &TopicPartition| state.as_ref().and_then(|state| position(state, source));
+                // A partition that the ledger does not know is behind even where there is nothing to read.
+                let one = |(source, end): (&TopicPartition, &NextOffset)| match at(source) {
+                    Some(at) => u64::try_from(end.0 - at.0).unwrap_or(0),
+                    None => u64::try_from(end.0).unwrap_or(0).max(1),
+                };
+                ends.iter().map(one).sum::<u64>()
+            };
+            if behind(&state) > 0 {
+                // Another replica may be the one that commits some of the partitions.
+                if let Some(newer) = waited(self.lake.load(name).await)?.flatten() {
+                    state = Some(newer);
+                }
+            }
+            left += behind(&state);
+        }
+        Ok(left)
+    }
+
+    fn refuse_stopped(&self) -> Result<()> {
+        for (name, health) in self.health.snapshot().tables {
+            if let TableHealth::Suspended { reason } | TableHealth::Stopped { reason } = health {
+                return Err(Error::corrupt(format!("table `{name}` cannot catch up: {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops: commits what is begun, leaves the group, closes the listener. Who is late is named.
+    pub async fn stop(mut self) {
+        let timeout = self.config.shutdown_timeout;
+        for handle in self.tables.values() {
+            handle.stop.request();
+        }
+        for (name, handle) in std::mem::take(&mut self.tables) {
+            stop_table(&name, handle, timeout, &self.clock, None).await;
+        }
+        if self.clock.timeout(timeout, self.kafka.close()).await.is_none() {
+            tracing::warn!("leaving the consumer group took too long; the broker will notice by itself");
+        }
+        self.listener_stop.request();
+        if self.clock.timeout(timeout, self.listener.join()).await.is_none() {
+            tracing::warn!("the listener did not close in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn stop_table(name: &TableName, mut handle: TableHandle, timeout: Duration, clock: &Clock, kafka: Option<&Kafka>) {
+    handle.stop.request();
+    handle.lag.abort();
+    if clock.timeout(timeout, handle.driver.join()).await.is_none() {
+        tracing::warn!(table = %name, "table did not stop in time; what it had not committed is read again next time");
+        handle.driver.abort();
+    }
+    if let Some(kafka) = kafka {
+        kafka.remove_table(handle.id);
+    }
+}
+
+/// The ledger's position of a partition.
+pub(super) fn position(state: &TableState, source: &TopicPartition) -> Option<NextOffset> {
+    let Recovery::At(progress) = &state.recovery else { return None };
+    progress.ledger.position(source).map(|position| position.next)
+}
+
+/// The answer; `None` where it is to be asked for again.
+fn waited<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Denied) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

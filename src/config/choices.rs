@@ -1,0 +1,188 @@
+//! Settings that are one word of a closed list, and how each word is written. No setting with inner structure.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Makes an enum of words: each variant with its one spelling, for reading, showing and storing.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+            #[schemars(inline)]
+            pub enum $name {
+                $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
+            }
+
+            impl $name {
+                /// The word as it is written in the configuration.
+                #[must_use]
+                pub fn as_str(self) -> &'static str {
+                    match self {
+                        $(Self::$variant => $word,)*
+                    }
+                }
+            }
+
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str(self.as_str())
+                }
+            }
+        )*
+    };
+}
+
+words! {
+    /// Which kind of catalog holds the tables.
+    CatalogType {
+        /// Embedded, in SQLite or Postgres, in the JDBC catalog's schema.
+        Sql = "sql",
+    }
+
+    /// How a record's key is read, as written.
+    KeyFormatWord {
+        /// By what the bytes and the registry say.
+        Auto = "auto",
+        /// Framed with a schema id of the registry.
+        Registry = "registry",
+        /// Avro without framing, by the schema given here.
+        Avro = "avro",
+        /// UTF-8 text.
+        String = "string",
+        /// Bytes as they are.
+        Bytes = "bytes",
+        /// The key is not read.
+        None = "none",
+    }
+
+    /// What columns are made of a key.
+    KeyColumns {
+        /// One column per field; an atomic key becomes column `key`.
+        Flatten = "flatten",
+        /// One column `key` with the key's fields inside.
+        Struct = "struct",
+        /// One column `key` with the key's bytes.
+        Raw = "raw",
+        /// None.
+        None = "none",
+    }
+
+    /// How a record's value is read.
+    ValueFormat {
+        /// By what the bytes and the registry say.
+        Auto = "auto",
+        /// Framed with a schema id of the registry.
+        Registry = "registry",
+        /// UTF-8 text in one column.
+        String = "string",
+        /// Bytes in one column.
+        Bytes = "bytes",
+    }
+
+    /// The naming scheme of the metadata columns.
+    MetadataNames {
+        /// `kafka_offset` and so on.
+        Kafka = "kafka",
+        /// `$$offset` and so on.
+        Tableflow = "tableflow",
+        /// `cflt_metadata_offset` and so on.
+        TableflowPortable = "tableflow-portable",
+    }
+
+    /// A metadata column, by its meaning; the order is the order in the table.
+    MetadataColumn {
+        /// The topic's name.
+        Topic = "topic",
+        /// The partition's number.
+        Partition = "partition",
+        /// The record's headers.
+        Headers = "headers",
+        /// The epoch of the leader that took the record.
+        LeaderEpoch = "leader_epoch",
+        /// The record's offset.
+        Offset = "offset",
+        /// The record's timestamp.
+        Timestamp = "timestamp",
+        /// Who set the timestamp.
+        TimestampType = "timestamp_type",
+        /// The key's bytes.
+        RawKey = "raw_key",
+        /// The value's bytes.
+        RawValue = "raw_value",
+    }
+
+    /// What becomes of a record that cannot be a row.
+    OnError {
+        /// It goes into the table `<table>__dead_letters`.
+        DeadLetter = "dead_letter",
+        /// The table stops until it is resumed.
+        Suspend = "suspend",
+        /// It is counted and left out.
+        Skip = "skip",
+    }
+
+    /// What becomes of a record that has a key and no value.
+    OnTombstone {
+        /// It becomes a row of nulls beside its key.
+        Keep = "keep",
+        /// It becomes a dead letter.
+        DeadLetter = "dead_letter",
+    }
+
+    /// What happens where offsets are gone before they were read.
+    OnGap {
+        /// The table stops.
+        Fail = "fail",
+        /// It goes on behind the gap, and the range is recorded.
+        Continue = "continue",
+    }
+
+    /// What happens where a topic was deleted and made anew.
+    OnTopicChange {
+        /// The table stops.
+        Fail = "fail",
+        /// It starts at offset 0 as a new incarnation, which becomes part of a row's identity.
+        NewIncarnation = "new_incarnation",
+    }
+
+    /// How a time of day is stored.
+    TimeAs {
+        /// Microseconds since midnight; every engine can read it.
+        Long = "long",
+        /// Iceberg's `time`; Spark cannot load a table that has it.
+        Time = "time",
+        /// ISO 8601 text.
+        String = "string",
+    }
+
+    /// Whether required fields become required columns.
+    Nullability {
+        /// Every column is optional.
+        Optional = "optional",
+        /// As the schema has it.
+        AsWritten = "as_written",
+    }
+
+    /// How logs are written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+
+    /// What a token may do.
+    Scope {
+        /// Read tables, status and their data.
+        Read = "read",
+        /// Commit to tables.
+        Write = "write",
+        /// Operate: resume, alter, maintain.
+        Admin = "admin",
+        /// Read metrics.
+        Metrics = "metrics",
+    }
+}

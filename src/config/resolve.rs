@@ -1,0 +1,492 @@
+//! Settings as meant: defaults filled in, every check that needs no connection, errors with the dotted key. One table's
+//! own checks are in `table`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::choices::{CatalogType, LogFormat, Scope, ValueFormat};
+use super::fields::TokenHash;
+use super::secret::Secret;
+use super::settings::{
+    CatalogSettings, KafkaSettings, MaintenanceSettings, RegistrySettings, ServerSettings, Settings, TableSettings,
+};
+use super::table::{KeyFormat, TableConfig, resolve_table};
+use super::units::{Number, Size, Span};
+use crate::error::{Error, Result};
+
+/// The configuration, checked. Two of them compare, so that a reload can tell what changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The Kafka cluster.
+    pub kafka: KafkaConfig,
+    /// The schema registry, where there is one.
+    pub schema_registry: Option<RegistryConfig>,
+    /// The catalog.
+    pub catalog: CatalogConfig,
+    /// Options of the object store.
+    pub storage: BTreeMap<String, Secret>,
+    /// The tables, as written; may be empty, see [`Config::require_tables`].
+    pub tables: Vec<TableConfig>,
+    /// How tables are kept healthy.
+    pub maintenance: MaintenanceConfig,
+    /// The HTTP listener.
+    pub server: ServerConfig,
+    /// Bound of memory in queues, writers and caches, bytes.
+    pub memory_budget: usize,
+    /// Logs.
+    pub log: LogConfig,
+    /// How long a stop may take.
+    pub shutdown_timeout: Duration,
+    /// Threads that decode and encode; `None`: one per core.
+    pub compute_threads: Option<usize>,
+}
+
+/// The Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// Brokers as `host:port`, separated by commas.
+    pub bootstrap_servers: String,
+    /// Consumer group.
+    pub group_id: String,
+    /// Further librdkafka properties; none that Frazil sets itself.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// The schema registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// Its addresses, tried in turn; at least one.
+    pub urls: Vec<Url>,
+    /// How requests are authenticated.
+    pub auth: RegistryAuth,
+    /// TLS.
+    pub tls: ClientTls,
+}
+
+/// How requests to the registry are authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryAuth {
+    /// Not at all.
+    None,
+    /// By user and password.
+    Basic {
+        /// User.
+        username: String,
+        /// Password; empty where none is written.
+        password: Secret,
+    },
+    /// By bearer token.
+    Bearer(Secret),
+}
+
+/// TLS towards a server; PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientTls {
+    /// Authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate chain and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// The catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogConfig {
+    /// Its kind and address.
+    pub kind: CatalogKind,
+    /// Where tables lie: an absolute path, or a URL.
+    pub warehouse: String,
+    /// Its name inside the database.
+    pub name: String,
+}
+
+/// A catalog's kind and address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CatalogKind {
+    /// Embedded, in a database.
+    Sql {
+        /// `sqlite://…` or `postgres://…`; may hold a password.
+        uri: Secret,
+    },
+}
+
+/// How tables are kept healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaintenanceConfig {
+    /// The size that data files should have, bytes.
+    pub target_file_size: u64,
+    /// Snapshots beyond this number expire once older than `keep_min_age`.
+    pub keep_snapshots: u32,
+    /// The newest snapshots that never expire.
+    pub keep_min: u32,
+    /// No snapshot expires before this age.
+    pub keep_min_age: Duration,
+    /// Every snapshot but the newest `keep_min` expires at this age.
+    pub keep_for: Duration,
+    /// Files that nothing refers to are deleted at this age.
+    pub orphan_grace: Duration,
+}
+
+/// The HTTP listener. Off loopback it has both a certificate and tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Its certificate; `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// Who may call; empty: everybody on loopback.
+    pub tokens: Vec<Token>,
+}
+
+/// The listener's certificate; PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Key.
+    pub key: PathBuf,
+}
+
+/// A bearer token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its name in logs.
+    pub name: String,
+    /// The hash of its text.
+    pub hash: TokenHash,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How they are written.
+    pub format: LogFormat,
+    /// A filter in tracing's language, checked.
+    pub level: String,
+}
+
+impl Config {
+    /// For commands that fill tables.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where no table is configured.
+    pub fn require_tables(&self) -> Result<()> {
+        if self.tables.is_empty() {
+            Err(invalid("tables", "no table is named, so there is nothing to do; add one, as in `- topic: orders`"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Below this nothing flows: librdkafka's own buffers and one open file take as much.
+const MEMORY_BUDGET_MIN_BYTES: usize = 32 << 20;
+
+/// librdkafka properties that Frazil sets itself, and what to write instead.
+const OWNED_PROPERTIES: [(&str, &str); 10] = [
+    ("bootstrap.servers", "write it as `kafka.bootstrap_servers`"),
+    ("metadata.broker.list", "write it as `kafka.bootstrap_servers`"),
+    ("group.id", "write it as `kafka.group_id`"),
+    ("auto.offset.reset", "remove it and use a table's `start` and `on_gap`"),
+    ("enable.auto.commit", "remove it: progress is committed with the rows"),
+    ("auto.commit.enable", "remove it: progress is committed with the rows"),
+    ("auto.commit.interval.ms", "remove it and use a table's `commit_interval`"),
+    ("enable.auto.offset.store", "remove it: progress is committed with the rows"),
+    ("enable.partition.eof", "remove it: frazil needs it on"),
+    ("message.max.bytes", "remove it and use a table's `max_record_bytes`"),
+];
+
+/// An `InvalidConfig` error of the setting with this dotted key.
+pub(super) fn invalid(key: &str, problem: &str) -> Error {
+    Error::invalid_config(format!("setting `{key}`: {problem}"))
+}
+
+fn missing(key: &str, example: &str) -> Error {
+    invalid(key, &format!("it is missing; write it, as in `{example}`"))
+}
+
+/// `written`, or `default` where it is not; refused where it is zero.
+pub(super) fn positive<T: Default + PartialEq>(key: &str, written: Option<T>, default: T) -> Result<T> {
+    match written {
+        Some(value) if value == T::default() => {
+            Err(invalid(key, "it must be above 0; raise it, or remove it for its default"))
+        }
+        Some(value) => Ok(value),
+        None => Ok(default),
+    }
+}
+
+/// What `written` means.
+///
+/// # Errors
+/// `InvalidConfig` for the first mistake found.
+pub(super) fn resolve(written: &Settings) -> Result<Config> {
+    let kafka = resolve_kafka(&written.kafka.clone().unwrap_or_default())?;
+    let schema_registry = written.schema_registry.as_ref().map(resolve_registry).transpose()?;
+    let tables = resolve_tables(written)?;
+    if schema_registry.is_none() {
+        refuse_registry_formats(&tables)?;
+    }
+    let memory_budget = written.memory_budget.map_or(Ok(512 << 20), |Size(bytes)| usize::try_from(bytes));
+    let memory_budget = memory_budget.map_err(|error| {
+        invalid("memory_budget", "it exceeds this machine's addresses; lower it").with_source(error)
+    })?;
+    if memory_budget < MEMORY_BUDGET_MIN_BYTES {
+        return Err(invalid("memory_budget", &format!("{memory_budget} bytes are too few; write 32MiB or more")));
+    }
+    let log = written.log.clone().unwrap_or_default();
+    let level = log.level.unwrap_or_else(|| "info".to_owned());
+    tracing_subscriber::EnvFilter::try_new(&level).map_err(|error| {
+        invalid("log.level", &format!("`{level}` is no filter; write error, warn, info, debug or trace"))
+            .with_source(error)
+    })?;
+    let threads =
+        written.compute_threads.map(|Number(threads)| positive("compute_threads", Some(threads), 1)).transpose()?;
+    Ok(Config {
+        kafka,
+        schema_registry,
+        catalog: resolve_catalog(&written.catalog.clone().unwrap_or_default())?,
+        storage: present(written.storage.as_ref()),
+        tables,
+        maintenance: resolve_maintenance(&written.maintenance.clone().unwrap_or_default())?,
+        server: resolve_server(&written.server.clone().unwrap_or_default())?,
+        memory_budget,
+        log: LogConfig { format: log.format.unwrap_or(LogFormat::Text), level },
+        shutdown_timeout: positive(
+            "shutdown_timeout",
+            written.shutdown_timeout.map(|Span(span)| span),
+            Duration::from_secs(30),
+        )?,
+        compute_threads: threads.map(|threads| threads as usize),
+    })
+}
+
+fn present(written: Option<&BTreeMap<String, Option<Secret>>>) -> BTreeMap<String, Secret> {
+    written.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+}
+
+fn resolve_kafka(written: &KafkaSettings) -> Result<KafkaConfig> {
+    let bootstrap_servers = written
+        .bootstrap_servers
+        .clone()
+        .ok_or_else(|| missing("kafka.bootstrap_servers", "bootstrap_servers: localhost:9092"))?;
+    if bootstrap_servers.split(',').any(|server| server.trim().is_empty()) {
+        return Err(invalid("kafka.bootstrap_servers", "a server is empty; write `host:port`, separated by commas"));
+    }
+    let properties = present(written.properties.as_ref());
+    for (name, value) in &properties {
+        let key = format!("kafka.properties.{name}");
+        if let Some((_, instead)) = OWNED_PROPERTIES.iter().find(|(owned, _)| owned == name) {
+            return Err(invalid(&key, &format!("frazil sets this property itself; {instead}")));
+        }
+        if name == "isolation.level" && !["read_committed", "read_uncommitted"].contains(&value.expose()) {
+            return Err(invalid(&key, "it is neither `read_committed` nor `read_uncommitted`; write one of them"));
+        }
+    }
+    let group_id = written.group_id.clone().unwrap_or_else(|| "frazil".to_owned());
+    if group_id.is_empty() {
+        return Err(invalid("kafka.group_id", "it is empty; write a name, or remove it for its default"));
+    }
+    Ok(KafkaConfig { bootstrap_servers, group_id, properties })
+}
+
+fn resolve_registry(written: &RegistrySettings) -> Result<RegistryConfig> {
+    let key = "schema_registry.url";
+    let text = written.url.as_deref().ok_or_else(|| missing(key, "url: http://localhost:8081"))?;
+    let mut urls = Vec::new();
+    for address in text.split(',') {
+        let remedy = "write `http://host:port` or `https://host:port`";
+        let url = Url::parse(address.trim())
+            .map_err(|error| invalid(key, &format!("it is no address; {remedy}")).with_source(error))?;
+        if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
+            return Err(invalid(key, &format!("it is no HTTP address; {remedy}")));
+        }
+        // A password inside would show wherever the address does.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid(
+                key,
+                "it holds a user or a password; write them as `username` and `password` beside it",
+            ));
+        }
+        urls.push(url);
+    }
+    let auth = match (&written.username, &written.password, &written.bearer_token) {
+        (None, None, None) => RegistryAuth::None,
+        (Some(username), password, None) => RegistryAuth::Basic {
+            username: username.clone(),
+            password: password.clone().unwrap_or_else(|| Secret::from("")),
+        },
+        (None, None, Some(token)) => RegistryAuth::Bearer(token.clone()),
+        (None, Some(_), None) => {
+            return Err(invalid("schema_registry.username", "it is missing beside `password`; write both or none"));
+        }
+        (_, _, Some(_)) => {
+            return Err(invalid(
+                "schema_registry.bearer_token",
+                "`username` or `password` is written too; keep one kind of authentication",
+            ));
+        }
+    };
+    let tls = written.tls.clone().unwrap_or_default();
+    let identity = pair("schema_registry.tls", tls.cert.as_ref(), tls.key.as_ref())?;
+    Ok(RegistryConfig { urls, auth, tls: ClientTls { ca: tls.ca.map(PathBuf::from), identity } })
+}
+
+/// A certificate and its key, or neither.
+fn pair(at: &str, cert: Option<&String>, key: Option<&String>) -> Result<Option<(PathBuf, PathBuf)>> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some((PathBuf::from(cert), PathBuf::from(key)))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(invalid(&format!("{at}.key"), "it is missing beside `cert`; write both or none")),
+        (None, Some(_)) => Err(invalid(&format!("{at}.cert"), "it is missing beside `key`; write both or none")),
+    }
+}
+
+fn resolve_catalog(written: &CatalogSettings) -> Result<CatalogConfig> {
+    let CatalogType::Sql = written.r#type.unwrap_or(CatalogType::Sql);
+    let uri = written.uri.clone().ok_or_else(|| missing("catalog.uri", "uri: sqlite://frazil/catalog.db"))?;
+    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| uri.expose().starts_with(scheme)) {
+        return Err(invalid(
+            "catalog.uri",
+            "it is no address of a database; write `sqlite://path` or `postgres://user:password@host/database`",
+        ));
+    }
+    let warehouse =
+        written.warehouse.as_deref().ok_or_else(|| missing("catalog.warehouse", "warehouse: frazil/warehouse"))?;
+    let name = written.name.clone().unwrap_or_else(|| "frazil".to_owned());
+    Ok(CatalogConfig { kind: CatalogKind::Sql { uri }, warehouse: resolve_warehouse(warehouse)?, name })
+}
+
+fn resolve_warehouse(written: &str) -> Result<String> {
+    const SCHEMES: [&str; 9] = ["file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"];
+    let key = "catalog.warehouse";
+    if let Some((scheme, _)) = written.split_once("://") {
+        return if SCHEMES.contains(&scheme) {
+            Ok(written.trim_end_matches('/').to_owned())
+        } else {
+            Err(invalid(
+                key,
+                &format!("`{scheme}://` is no known store; write a path, or `{}://`", SCHEMES.join("://`, `")),
+            ))
+        };
+    }
+    let path = std::path::absolute(written)
+        .map_err(|error| invalid(key, "it is no path; write a folder or a URL").with_source(error))?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| invalid(key, "the current directory is no UTF-8 text; write an absolute path"))
+}
+
+fn resolve_tables(written: &Settings) -> Result<Vec<TableConfig>> {
+    let defaults = written.defaults.clone().unwrap_or_default();
+    let entries: &[TableSettings] = written.tables.as_deref().unwrap_or_default();
+    let mut names = BTreeMap::new();
+    let mut topics = BTreeMap::new();
+    let mut tables = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let table = resolve_table(index, entry, &defaults)?;
+        for name in [table.table.clone(), table.table.dead_letters()] {
+            if let Some(other) = names.insert(name.clone(), index) {
+                return Err(invalid(
+                    &format!("tables[{index}].table"),
+                    &format!(
+                        "table `{name}` belongs to `tables[{other}]` already; name another, or list the topics together under `topics`"
+                    ),
+                ));
+            }
+        }
+        for topic in &table.topics {
+            if let Some(other) = topics.insert(topic.clone(), index) {
+                return Err(invalid(
+                    &format!("tables[{index}].topic"),
+                    &format!(
+                        "topic `{topic}` fills `tables[{other}]` already; several tables of one topic come with a later version of frazil"
+                    ),
+                ));
+            }
+        }
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+fn refuse_registry_formats(tables: &[TableConfig]) -> Result<()> {
+    for (index, table) in tables.iter().enumerate() {
+        let setting = match (&table.key.format, table.value) {
+            (KeyFormat::Registry, _) => "key",
+            (_, ValueFormat::Registry) => "value",
+            _ => continue,
+        };
+        return Err(invalid(
+            "schema_registry.url",
+            &format!("it is missing, and `tables[{index}].{setting}` has format `registry`; write it"),
+        ));
+    }
+    Ok(())
+}
+
+fn resolve_maintenance(written: &MaintenanceSettings) -> Result<MaintenanceConfig> {
+    const HOUR: Duration = Duration::from_hours(1);
+    let number =
+        |key: &str, written: Option<Number<u32>>, default| positive(key, written.map(|Number(number)| number), default);
+    let span = |key: &str, written: Option<Span>, default| positive(key, written.map(|Span(span)| span), default);
+    let resolved = MaintenanceConfig {
+        target_file_size: positive(
+            "maintenance.target_file_size",
+            written.target_file_size.map(|Size(bytes)| bytes),
+            512 << 20,
+        )?,
+        keep_snapshots: number("maintenance.keep_snapshots", written.keep_snapshots, 100)?,
+        keep_min: number("maintenance.keep_min", written.keep_min, 10)?,
+        keep_min_age: span("maintenance.keep_min_age", written.keep_min_age, HOUR)?,
+        keep_for: span("maintenance.keep_for", written.keep_for, HOUR * 24 * 7)?,
+        orphan_grace: span("maintenance.orphan_grace", written.orphan_grace, HOUR * 24 * 3)?,
+    };
+    if resolved.keep_min > resolved.keep_snapshots {
+        return Err(invalid("maintenance.keep_min", "it is above `keep_snapshots`; lower it, or raise the other"));
+    }
+    if resolved.keep_min_age > resolved.keep_for {
+        return Err(invalid("maintenance.keep_min_age", "it is above `keep_for`; lower it, or raise the other"));
+    }
+    Ok(resolved)
+}
+
+fn resolve_server(written: &ServerSettings) -> Result<ServerConfig> {
+    let listen = written.listen.as_deref().unwrap_or("127.0.0.1:8181");
+    let listen: SocketAddr = listen.parse().map_err(|_| {
+        invalid(
+            "server.listen",
+            &format!("`{listen}` is no address and port; write them in numbers, as in `127.0.0.1:8181`"),
+        )
+    })?;
+    let tls = written.tls.clone().unwrap_or_default();
+    let tls = pair("server.tls", tls.cert.as_ref(), tls.key.as_ref())?.map(|(cert, key)| ServerTls { cert, key });
+    let mut tokens: Vec<Token> = Vec::new();
+    for (index, token) in written.auth.iter().flat_map(|auth| auth.tokens.iter().flatten()).enumerate() {
+        let key = |name: &str| format!("server.auth.tokens[{index}].{name}");
+        let name = token.name.clone().ok_or_else(|| missing(&key("name"), "name: grafana"))?;
+        if tokens.iter().any(|other| other.name == name) {
+            return Err(invalid(&key("name"), &format!("`{name}` is written twice; name one of them otherwise")));
+        }
+        let hash = token.hash.ok_or_else(|| missing(&key("hash"), "hash: sha256:…"))?;
+        let scopes: BTreeSet<Scope> = token.scopes.iter().flatten().copied().collect();
+        if scopes.is_empty() {
+            return Err(missing(&key("scopes"), "scopes: [read]"));
+        }
+        tokens.push(Token { name, hash, scopes });
+    }
+    if !listen.ip().is_loopback() && (tls.is_none() || tokens.is_empty()) {
+        return Err(invalid(
+            "server.listen",
+            &format!(
+                "`{listen}` is open to the network and needs `server.tls` and `server.auth.tokens`; write both, or listen on 127.0.0.1"
+            ),
+        ));
+    }
+    Ok(ServerConfig { listen, tls, tokens })
+}

@@ -1,0 +1,360 @@
+//! One table's configuration as meant: its checks, its name, and its mapping, which is stored with the table. What is
+//! true between tables is checked in `resolve`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::choices::{
+    KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange,
+    TimeAs, ValueFormat,
+};
+use super::fields::{Compression, FormatVersion, Partitioning, Start};
+use super::resolve::{invalid, positive};
+use super::settings::{Defaults, KeySettings, TableSettings};
+use super::units::{Number, Size, Span};
+use crate::error::Result;
+use crate::model::ids::TableName;
+use crate::ports::PartitionField;
+
+/// Table properties with this beginning belong to Frazil.
+pub const RESERVED_PREFIX: &str = "frazil.";
+
+/// Beginning of the table properties that hold the mapping.
+pub const MAPPING_PREFIX: &str = "frazil.mapping.";
+
+/// Changes when the same options come to mean other columns.
+const MAPPING_VERSION: &str = "1";
+
+/// One table and how it is filled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableConfig {
+    /// The topics that fill it; at least one.
+    pub topics: Vec<String>,
+    /// Its name.
+    pub table: TableName,
+    /// How keys are read.
+    pub key: KeyConfig,
+    /// How values are read.
+    pub value: ValueFormat,
+    /// Where reading begins.
+    pub start: Start,
+    /// Columns about the record itself.
+    pub metadata: MetadataConfig,
+    /// Partition fields, outermost first.
+    pub partition_by: Vec<PartitionField>,
+    /// Columns that rows are sorted by inside a file.
+    pub sort_by: Vec<String>,
+    /// Iceberg format version.
+    pub format_version: u8,
+    /// A commit is made after this time at the latest.
+    pub commit_interval: Duration,
+    /// A commit is made at this number of bytes received.
+    pub commit_bytes: u64,
+    /// A commit is made at this number of rows; `None`: no such bound.
+    pub commit_rows: Option<u64>,
+    /// What becomes of a record that cannot be a row.
+    pub on_error: OnError,
+    /// What becomes of a record with a key and no value.
+    pub on_tombstone: OnTombstone,
+    /// What happens where offsets are gone before they were read.
+    pub on_gap: OnGap,
+    /// What happens where a topic was made anew.
+    pub on_topic_change: OnTopicChange,
+    /// How a time of day is stored.
+    pub time_as: TimeAs,
+    /// Whether required fields become required columns.
+    pub nullability: Nullability,
+    /// Compression of data files.
+    pub compression: Compression,
+    /// Larger records are errors.
+    pub max_record_bytes: u64,
+    /// The user's table properties.
+    pub properties: BTreeMap<String, String>,
+    /// Where the table lies; `None`: below the warehouse.
+    pub location: Option<String>,
+}
+
+/// How keys are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyConfig {
+    /// Their format.
+    pub format: KeyFormat,
+    /// The columns made of them.
+    pub columns: KeyColumns,
+}
+
+/// A key's format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// By what the bytes and the registry say.
+    Auto,
+    /// Framed with a schema id of the registry.
+    Registry,
+    /// Avro without framing.
+    Avro {
+        /// The schema's text.
+        schema: String,
+    },
+    /// UTF-8 text.
+    String,
+    /// Bytes as they are.
+    Bytes,
+    /// Not read.
+    None,
+}
+
+/// Columns about the record itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataConfig {
+    /// Their naming scheme.
+    pub names: MetadataNames,
+    /// The columns to have; `None`: those of the naming scheme.
+    pub include: Option<Vec<MetadataColumn>>,
+}
+
+impl TableConfig {
+    /// The options that decide what columns are made, as the table properties that keep them.
+    #[must_use]
+    pub fn mapping(&self) -> BTreeMap<String, String> {
+        let key_format = match &self.key.format {
+            KeyFormat::Auto => "auto".to_owned(),
+            KeyFormat::Registry => "registry".to_owned(),
+            KeyFormat::Avro { schema } => format!("avro {:x}", Sha256::digest(schema.as_bytes())),
+            KeyFormat::String => "string".to_owned(),
+            KeyFormat::Bytes => "bytes".to_owned(),
+            KeyFormat::None => "none".to_owned(),
+        };
+        let include = self.metadata.include.as_ref().map_or_else(|| "default".to_owned(), |columns| joined(columns));
+        let partition_by: Vec<Partitioning> = self.partition_by.iter().cloned().map(Partitioning).collect();
+        [
+            ("version", MAPPING_VERSION.to_owned()),
+            ("topics", joined(&self.topics)),
+            ("key.format", key_format),
+            ("key.columns", self.key.columns.to_string()),
+            ("value.format", self.value.to_string()),
+            ("metadata_columns.names", self.metadata.names.to_string()),
+            ("metadata_columns.include", include),
+            ("time_as", self.time_as.to_string()),
+            ("nullability", self.nullability.to_string()),
+            ("partition_by", joined(&partition_by)),
+            ("sort_by", joined(&self.sort_by)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (format!("{MAPPING_PREFIX}{name}"), value))
+        .collect()
+    }
+}
+
+/// What differs between the mapping in a table's properties and the one wanted, a line for people each. Both may hold
+/// other properties; they are ignored.
+#[must_use]
+pub fn mapping_difference(stored: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
+    let names: std::collections::BTreeSet<&str> =
+        stored.keys().chain(wanted.keys()).filter_map(|name| name.strip_prefix(MAPPING_PREFIX)).collect();
+    let show = |properties: &BTreeMap<String, String>, name: &str| {
+        properties
+            .get(&format!("{MAPPING_PREFIX}{name}"))
+            .map_or_else(|| "nothing".to_owned(), |value| format!("`{value}`"))
+    };
+    names
+        .into_iter()
+        .map(|name| (name, show(stored, name), show(wanted, name)))
+        .filter(|(_, was, is)| was != is)
+        .map(|(name, was, is)| format!("`{name}`: the table was made with {was}, the configuration has {is}"))
+        .collect()
+}
+
+/// `tables[index]` as meant.
+///
+/// # Errors
+/// `InvalidConfig`.
+pub(super) fn resolve_table(index: usize, own: &TableSettings, defaults: &Defaults) -> Result<TableConfig> {
+    let written = own.with_defaults(defaults);
+    let key_of =
+        |name: &str| if own.writes(name) { format!("tables[{index}].{name}") } else { format!("defaults.{name}") };
+    let topics = topics(index, &written)?;
+    let table = table_name(index, &topics, &written, defaults)?;
+    let key = written.key.clone().unwrap_or_default();
+    let names = written.metadata_columns.clone().unwrap_or_default();
+    let metadata = MetadataConfig { names: names.names.unwrap_or(MetadataNames::Kafka), include: names.include };
+    check_metadata(&format!("{}.include", key_of("metadata_columns")), &metadata, topics.len())?;
+    let time_as = match metadata.names {
+        MetadataNames::Kafka => TimeAs::Long,
+        MetadataNames::Tableflow | MetadataNames::TableflowPortable => TimeAs::Time,
+    };
+    let partition_by: Vec<PartitionField> =
+        written.partition_by.unwrap_or_default().into_iter().map(|field| field.0).collect();
+    refuse_repeats(&key_of("partition_by"), &partition_by)?;
+    let sort_by = written.sort_by.unwrap_or_default();
+    refuse_repeats(&key_of("sort_by"), &sort_by)?;
+    let properties = written.properties.unwrap_or_default();
+    if let Some(name) = properties.keys().find(|name| name.starts_with(RESERVED_PREFIX)) {
+        return Err(invalid(
+            &format!("{}.{name}", key_of("properties")),
+            &format!("properties that begin with `{RESERVED_PREFIX}` are frazil's own; remove it"),
+        ));
+    }
+    Ok(TableConfig {
+        key: resolve_key(&key_of("key"), key)?,
+        value: written.value.and_then(|value| value.format).unwrap_or(ValueFormat::Auto),
+        start: written.start.unwrap_or(Start::Earliest),
+        format_version: written.format_version.unwrap_or(FormatVersion(2)).0,
+        commit_interval: positive(
+            &key_of("commit_interval"),
+            written.commit_interval.map(|Span(span)| span),
+            Duration::from_secs(10),
+        )?,
+        commit_bytes: positive(&key_of("commit_bytes"), written.commit_bytes.map(|Size(bytes)| bytes), 512 << 20)?,
+        commit_rows: match written.commit_rows {
+            Some(Number(rows)) => Some(positive(&key_of("commit_rows"), Some(rows), rows)?),
+            None => None,
+        },
+        on_error: written.on_error.unwrap_or(OnError::DeadLetter),
+        on_tombstone: written.on_tombstone.unwrap_or(OnTombstone::Keep),
+        on_gap: written.on_gap.unwrap_or(OnGap::Fail),
+        on_topic_change: written.on_topic_change.unwrap_or(OnTopicChange::Fail),
+        time_as: written.time_as.unwrap_or(time_as),
+        nullability: written.nullability.unwrap_or(Nullability::Optional),
+        compression: written.compression.unwrap_or(Compression::Zstd(1)),
+        max_record_bytes: positive(
+            &key_of("max_record_bytes"),
+            written.max_record_bytes.map(|Size(bytes)| bytes),
+            16 << 20,
+        )?,
+        location: written.location,
+        topics,
+        table,
+        metadata,
+        partition_by,
+        sort_by,
+        properties,
+    })
+}
+
+fn topics(index: usize, written: &TableSettings) -> Result<Vec<String>> {
+    let (topics, key) = match (&written.topic, &written.topics) {
+        (Some(topic), None) => (vec![topic.clone()], "topic"),
+        (None, Some(topics)) if !topics.is_empty() => (topics.clone(), "topics"),
+        (None, _) => {
+            return Err(invalid(
+                &format!("tables[{index}].topic"),
+                "it is missing; name the topic, or several under `topics`",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(invalid(&format!("tables[{index}].topics"), "`topic` is written too; keep one of them"));
+        }
+    };
+    let key = format!("tables[{index}].{key}");
+    for topic in &topics {
+        // Kafka's own rule, org.apache.kafka.common.internals.Topic.
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
+            return Err(invalid(
+                &key,
+                &format!("`{topic}` cannot be a topic; names have 1 to 249 letters, digits, `.`, `_` and `-`"),
+            ));
+        }
+    }
+    refuse_repeats(&key, &topics)?;
+    Ok(topics)
+}
+
+fn table_name(index: usize, topics: &[String], written: &TableSettings, defaults: &Defaults) -> Result<TableName> {
+    let key = format!("tables[{index}].table");
+    let template = match (&written.table, topics) {
+        (Some(template), [_]) => template.as_str(),
+        (None, [_]) => "{topic}",
+        (Some(template), _) if !template.contains("{topic}") => template.as_str(),
+        _ => return Err(invalid(&key, "the table has several topics; give it a name without `{topic}`")),
+    };
+    let topic: String = topics[0].chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let name = template.replace("{topic}", &topic);
+    if name.contains(['{', '}']) {
+        return Err(invalid(
+            &key,
+            &format!("`{template}` has a part other than `{{topic}}`; those come with a later version of frazil"),
+        ));
+    }
+    if let Some(c) = name.chars().find(|c| c.is_control() || c.is_whitespace() || matches!(c, '/' | '\\')) {
+        return Err(invalid(&key, &format!("`{}` has the character {c:?}; leave it out", name.escape_debug())));
+    }
+    let full =
+        if name.contains('.') { name } else { format!("{}.{name}", defaults.namespace.as_deref().unwrap_or("lake")) };
+    full.parse().map_err(|_| invalid(&key, &format!("`{full}` is no table name; write `namespace.name`")))
+}
+
+fn resolve_key(at: &str, written: KeySettings) -> Result<KeyConfig> {
+    let word = written.format.unwrap_or(KeyFormatWord::Auto);
+    let format = match (word, written.schema, written.schema_file) {
+        (KeyFormatWord::Avro, Some(schema), None) => KeyFormat::Avro { schema },
+        (KeyFormatWord::Avro, None, Some(file)) => {
+            let schema = std::fs::read_to_string(&file).map_err(|error| {
+                invalid(
+                    &format!("{at}.schema_file"),
+                    &format!("file `{file}` cannot be read; mend the path or its permissions"),
+                )
+                .with_source(error)
+            })?;
+            KeyFormat::Avro { schema }
+        }
+        (KeyFormatWord::Avro, None, None) => {
+            return Err(invalid(
+                &format!("{at}.schema"),
+                "format `avro` needs it; write the schema here, or its file under `schema_file`",
+            ));
+        }
+        (KeyFormatWord::Avro, Some(_), Some(_)) => {
+            return Err(invalid(&format!("{at}.schema_file"), "`schema` is written too; keep one of them"));
+        }
+        (_, Some(_), _) => {
+            return Err(invalid(
+                &format!("{at}.schema"),
+                &format!("format `{word}` takes none; remove it, or write format `avro`"),
+            ));
+        }
+        (_, _, Some(_)) => {
+            return Err(invalid(
+                &format!("{at}.schema_file"),
+                &format!("format `{word}` takes none; remove it, or write format `avro`"),
+            ));
+        }
+        (KeyFormatWord::Auto, ..) => KeyFormat::Auto,
+        (KeyFormatWord::Registry, ..) => KeyFormat::Registry,
+        (KeyFormatWord::String, ..) => KeyFormat::String,
+        (KeyFormatWord::Bytes, ..) => KeyFormat::Bytes,
+        (KeyFormatWord::None, ..) => KeyFormat::None,
+    };
+    if let KeyFormat::Avro { schema } = &format {
+        serde_json::from_str::<serde_json::Value>(schema).map_err(|error| {
+            invalid(&format!("{at}.schema"), "it is no JSON; write an Avro schema").with_source(error)
+        })?;
+    }
+    Ok(KeyConfig { format, columns: written.columns.unwrap_or(KeyColumns::Flatten) })
+}
+
+/// A row is identified by topic, partition and offset.
+fn check_metadata(at: &str, metadata: &MetadataConfig, topics: usize) -> Result<()> {
+    let Some(include) = &metadata.include else { return Ok(()) };
+    refuse_repeats(at, include)?;
+    let topic = (topics > 1).then_some(MetadataColumn::Topic);
+    for column in [MetadataColumn::Partition, MetadataColumn::Offset].into_iter().chain(topic) {
+        if !include.contains(&column) {
+            return Err(invalid(at, &format!("`{column}` is part of a row's identity and cannot be left out; add it")));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_repeats<T: PartialEq>(at: &str, items: &[T]) -> Result<()> {
+    match (1..items.len()).find(|&index| items[..index].contains(&items[index])) {
+        Some(index) => Err(invalid(&format!("{at}[{index}]"), "it is written twice; remove one")),
+        None => Ok(()),
+    }
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,5 @@
+//! Avro in Confluent framing, decoded by a compiled program straight into the table's columns.
+
+pub mod mapping;
+pub mod program;
+pub mod schema;

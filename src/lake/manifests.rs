@@ -1,0 +1,237 @@
+//! Manifests and manifest lists of a commit: new files in, small manifests merged so that the list stays short.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, ManifestContentType,
+    ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
+    PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata, Type,
+};
+use uuid::Uuid;
+
+use super::storage::from_iceberg;
+use crate::error::{Error, Result};
+use crate::model::file::WrittenFile;
+
+/// Manifests of about one size are merged once there are that many of them. With it, an entry is rewritten about
+/// log₁₂ of the table's age in commits times, and a list has at most about eleven manifests of each size.
+const MERGE_AT: usize = 12;
+/// Manifests are not merged beyond this size: Iceberg's own target.
+const MANIFEST_BYTES_TARGET: i64 = 8 << 20;
+/// Lists kept in memory: a table's own and that of its dead letters, for some tables.
+const LISTS_KEPT: usize = 64;
+
+/// Reads and writes manifests; remembers the lists that it wrote last.
+pub(super) struct Manifests {
+    io: FileIO,
+    lists: Mutex<HashMap<String, Arc<Vec<ManifestFile>>>>,
+}
+
+/// A written manifest list, and everything written for it that nothing else refers to.
+pub(super) struct WrittenList {
+    pub(super) location: String,
+    pub(super) next_row_id: Option<u64>,
+    pub(super) files: Vec<String>,
+    manifests: Arc<Vec<ManifestFile>>,
+}
+
+/// What a new snapshot is, as far as its manifests go.
+pub(super) struct NewSnapshot<'a> {
+    pub(super) metadata: &'a TableMetadata,
+    pub(super) id: i64,
+    pub(super) sequence: i64,
+    /// Distinguishes the files of this attempt from those of any other.
+    pub(super) attempt: Uuid,
+}
+
+impl Manifests {
+    pub(super) fn new(io: FileIO) -> Self {
+        Self { io, lists: Mutex::default() }
+    }
+
+    /// Writes manifests for `files` and the list of all manifests of the new snapshot.
+    pub(super) async fn write(&self, new: &NewSnapshot<'_>, files: &[WrittenFile]) -> Result<WrittenList> {
+        let mut manifests = match new.metadata.current_snapshot() {
+            Some(snapshot) => self.list(new.metadata, snapshot).await?.as_ref().clone(),
+            None => Vec::new(),
+        };
+        let mut written = Vec::new();
+        let mut by_spec: BTreeMap<i32, Vec<&WrittenFile>> = BTreeMap::new();
+        files.iter().for_each(|file| by_spec.entry(file.spec_id).or_default().push(file));
+        for (spec_id, files) in by_spec {
+            let mut writer = self.writer(new, spec_id, written.len(), &mut written)?;
+            for file in files {
+                writer.add_file(data_file(new.metadata, file)?, -1).map_err(|e| from_iceberg("add file to manifest", e))?;
+            }
+            manifests.push(writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))?);
+        }
+        if let Some(group) = to_merge(&manifests) {
+            let merged = self.merge(new, &group, &mut written).await?;
+            manifests.retain(|manifest| group.iter().all(|old| old.manifest_path != manifest.manifest_path));
+            manifests.push(merged);
+        }
+        self.write_list(new, manifests, written).await
+    }
+
+    /// Remembers the list of a commit that is in, for the next one.
+    pub(super) fn remember(&self, list: &WrittenList) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if lists.len() >= LISTS_KEPT {
+            lists.clear();
+        }
+        lists.insert(list.location.clone(), Arc::clone(&list.manifests));
+    }
+
+    async fn list(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Arc<Vec<ManifestFile>>> {
+        let location = snapshot.manifest_list();
+        let known = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let context = || format!("read manifest list `{location}`");
+        let input = self.io.new_input(location).map_err(|e| from_iceberg(context(), e))?;
+        let bytes = input.read().await.map_err(|e| from_iceberg(context(), e))?;
+        let list = ManifestList::parse_with_version(&bytes, metadata.format_version()).map_err(|e| from_iceberg(context(), e))?;
+        Ok(Arc::new(list.consume_entries().into_iter().collect()))
+    }
+
+    fn writer(&self, new: &NewSnapshot<'_>, spec_id: i32, n: usize, written: &mut Vec<String>) -> Result<ManifestWriter> {
+        let metadata = new.metadata;
+        let location = format!("{}/metadata/{}-m{n}.avro", metadata.location(), new.attempt);
+        let output = self.io.new_output(&location).map_err(|e| from_iceberg("write manifest", e))?;
+        written.push(location);
+        let spec = spec(metadata, spec_id)?.clone();
+        let builder = ManifestWriterBuilder::new(output, Some(new.id), Arc::clone(metadata.current_schema()), spec);
+        Ok(match metadata.format_version() {
+            FormatVersion::V1 => builder.build_v1(),
+            FormatVersion::V2 => builder.build_v2_data(),
+            FormatVersion::V3 => builder.build_v3_data(),
+        })
+    }
+
+    async fn merge(&self, new: &NewSnapshot<'_>, group: &[ManifestFile], written: &mut Vec<String>) -> Result<ManifestFile> {
+        let mut writer = self.writer(new, group[0].partition_spec_id, written.len(), written)?;
+        for manifest in group {
+            let context = || format!("merge manifest `{}`", manifest.manifest_path);
+            let is_new = manifest.added_snapshot_id == new.id;
+            let loaded = manifest.load_manifest(&self.io).await.map_err(|e| from_iceberg(context(), e))?;
+            for entry in loaded.entries().iter().filter(|entry| entry.status() != ManifestStatus::Deleted) {
+                let file = entry.data_file().clone();
+                let result = if is_new {
+                    writer.add_file(file, -1)
+                } else {
+                    let (Some(snapshot), Some(sequence)) = (entry.snapshot_id(), entry.sequence_number()) else {
+                        return Err(Error::corrupt(format!("{}: an entry has no sequence number", context())));
+                    };
+                    writer.add_existing_file(file, snapshot, sequence, entry.file_sequence_number)
+                };
+                result.map_err(|e| from_iceberg(context(), e))?;
+            }
+        }
+        writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))
+    }
+
+    async fn write_list(&self, new: &NewSnapshot<'_>, manifests: Vec<ManifestFile>, mut written: Vec<String>) -> Result<WrittenList> {
+        let metadata = new.metadata;
+        let location = format!("{}/metadata/snap-{}-0-{}.avro", metadata.location(), new.id, new.attempt);
+        let context = || format!("write manifest list `{location}`");
+        let output = self.io.new_output(&location).map_err(|e| from_iceberg(context(), e))?;
+        let out = output.writer().await.map_err(|e| from_iceberg(context(), e))?;
+        let parent = metadata.current_snapshot_id();
+        let mut writer = match metadata.format_version() {
+            FormatVersion::V1 => ManifestListWriter::v1(out, new.id, parent),
+            FormatVersion::V2 => ManifestListWriter::v2(out, new.id, parent, new.sequence),
+            FormatVersion::V3 => ManifestListWriter::v3(out, new.id, parent, new.sequence, Some(metadata.next_row_id())),
+        };
+        writer.add_manifests(manifests.iter().cloned()).map_err(|e| from_iceberg(context(), e))?;
+        let next_row_id = writer.next_row_id();
+        writer.close().await.map_err(|e| from_iceberg(context(), e))?;
+        written.push(location.clone());
+        let assigned = manifests.into_iter().map(|manifest| with_sequence(manifest, new.sequence)).collect();
+        Ok(WrittenList { location, next_row_id, files: written, manifests: Arc::new(assigned) })
+    }
+}
+
+/// The manifest as the list says it: the list's writer gives new ones their sequence number.
+fn with_sequence(mut manifest: ManifestFile, sequence: i64) -> ManifestFile {
+    if manifest.sequence_number < 0 {
+        manifest.sequence_number = sequence;
+    }
+    if manifest.min_sequence_number < 0 {
+        manifest.min_sequence_number = sequence;
+    }
+    manifest
+}
+
+/// Data manifests of one spec and about one size, once there are enough of them.
+fn to_merge(manifests: &[ManifestFile]) -> Option<Vec<ManifestFile>> {
+    let mut groups: BTreeMap<(u32, i32), Vec<&ManifestFile>> = BTreeMap::new();
+    for manifest in manifests {
+        // Sizes of one group lie within a factor of MERGE_AT; what is below 4 KiB is one size.
+        let class = (manifest.manifest_length.max(4096) / 4096).unsigned_abs().ilog(MERGE_AT as u64);
+        let small = manifest.manifest_length < MANIFEST_BYTES_TARGET / 2;
+        // Rows of a v3 manifest take their ids from its position; merging it would have to write each id out.
+        if manifest.content == ManifestContentType::Data && small && manifest.first_row_id.is_none() {
+            groups.entry((class, manifest.partition_spec_id)).or_default().push(manifest);
+        }
+    }
+    let group = groups.into_values().find(|group| group.len() >= MERGE_AT)?;
+    Some(group.into_iter().cloned().collect())
+}
+
+fn spec(metadata: &TableMetadata, spec_id: i32) -> Result<&PartitionSpec> {
+    let spec = metadata.partition_spec_by_id(spec_id).map(AsRef::as_ref);
+    spec.ok_or_else(|| Error::corrupt(format!("the table has no partition spec {spec_id}")))
+}
+
+/// A written file as Iceberg's manifest entry holds it.
+fn data_file(metadata: &TableMetadata, file: &WrittenFile) -> Result<DataFile> {
+    let schema = metadata.current_schema();
+    let kinds = spec(metadata, file.spec_id)?.partition_type(schema).map_err(|e| from_iceberg("read partition spec", e))?;
+    let values = file.partition.iter().zip(kinds.fields()).map(|(value, field)| {
+        let Type::Primitive(kind) = field.field_type.as_ref() else { return Ok(None) };
+        let Some(bytes) = value else { return Ok(None) };
+        let datum = Datum::try_from_bytes(bytes, kind.clone()).map_err(|e| from_iceberg("read partition value", e))?;
+        Ok(Some(Literal::Primitive(datum.literal().clone())))
+    });
+    let partition: Struct = values.collect::<Result<Vec<Option<Literal>>>>()?.into_iter().collect();
+    let mut builder = DataFileBuilder::default();
+    builder
+        .content(DataContentType::Data)
+        .file_path(file.path.clone())
+        .file_format(DataFileFormat::Parquet)
+        .partition(partition)
+        .partition_spec_id(file.spec_id)
+        .record_count(file.rows)
+        .file_size_in_bytes(file.size_bytes)
+        .column_sizes(file.columns.iter().map(|(id, column)| (*id, column.size_bytes)).collect())
+        .value_counts(file.columns.iter().map(|(id, column)| (*id, column.values)).collect())
+        .null_value_counts(file.columns.iter().map(|(id, column)| (*id, column.nulls)).collect())
+        .lower_bounds(bounds(schema, file, |column| column.lower.as_ref())?)
+        .upper_bounds(bounds(schema, file, |column| column.upper.as_ref())?)
+        .split_offsets(Some(file.split_offsets.clone()));
+    if let Some(order) = file.sort_order_id {
+        builder.sort_order_id(order);
+    }
+    builder.build().map_err(|e| Error::bug("build manifest entry").with_source(e))
+}
+
+fn bounds<'a>(
+    schema: &SchemaRef,
+    file: &'a WrittenFile,
+    bound: impl Fn(&'a crate::model::file::ColumnStats) -> Option<&'a Vec<u8>>,
+) -> Result<HashMap<i32, Datum>> {
+    let mut bounds = HashMap::new();
+    for (id, column) in &file.columns {
+        let Some(bytes) = bound(column) else { continue };
+        let Some(Type::Primitive(kind)) = schema.field_by_id(*id).map(|field| field.field_type.as_ref()) else { continue };
+        // A bound that the current type cannot read belongs to a column that was promoted meanwhile.
+        let kind: PrimitiveType = kind.clone();
+        if let Ok(datum) = Datum::try_from_bytes(bytes, kind) {
+            bounds.insert(*id, datum);
+        }
+    }
+    Ok(bounds)
+}

@@ -1,0 +1,115 @@
+//! Looking up a table and its topics, and making the table where it is missing. Waits for whatever is away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::resolve::Resolver;
+use super::{report, waits};
+use crate::decode::layout::Side;
+use crate::error::{Error, Result};
+use crate::model::ids::TopicPartition;
+use crate::pipeline::event::{Condition, Event, On, StartAt, Survey};
+use crate::ports::{Recovery, TableLayout, TableState};
+use crate::runtime::backoff::Backoff;
+
+/// The prefix of the properties that state how a table was mapped when it was made.
+pub(super) const MAPPING_PREFIX: &str = "frazil.mapping.";
+
+/// Surveys until it succeeds; `SurveyHalted` where the table cannot be gone on with.
+pub(super) async fn survey(resolver: Arc<Resolver>, create: bool) -> Event {
+    let mut backoff = Backoff::service();
+    loop {
+        match attempt(&resolver, create).await {
+            Ok(survey) => return Event::Surveyed(Box::new(survey)),
+            Err((on, error)) if waits(&error) => {
+                report(&resolver.ports, &resolver.spec.settings, &Condition::Waiting(on, error.chain()));
+                resolver.ports.clock.sleep(backoff.pause()).await;
+            }
+            Err((_, error)) => return Event::SurveyHalted(error.chain()),
+        }
+    }
+}
+
+async fn attempt(resolver: &Resolver, create: bool) -> Result<Survey, (On, Error)> {
+    let state = table(resolver, create).await?;
+    let kafka = |error| (On::Kafka, error);
+    let source = &resolver.ports.source;
+    let settings = &resolver.spec.settings;
+    let mut topics = BTreeMap::new();
+    let mut partitions = Vec::new();
+    for topic in &settings.topics {
+        let facts = source.topic(topic).await.map_err(kafka)?;
+        let all = facts.iter().flat_map(|facts| &facts.partitions);
+        partitions.extend(all.map(|partition| TopicPartition::new(topic.as_str(), *partition)));
+        topics.insert(topic.clone(), facts);
+    }
+    let watermarks = source.watermarks(&partitions).await.map_err(kafka)?;
+    let known = |topic: &str| matches!(&state.recovery, Recovery::At(progress) if progress.ledger.topics.contains_key(topic));
+    partitions.retain(|source| !known(&source.topic));
+    let at_time = match settings.start {
+        StartAt::Timestamp(ms) if !partitions.is_empty() => source.offsets_at(&partitions, ms).await.map_err(kafka)?,
+        _ => BTreeMap::new(),
+    };
+    Ok(Survey { state, topics, watermarks, at_time })
+}
+
+async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Error)> {
+    let (spec, lake) = (&resolver.spec, &resolver.ports.lake);
+    let name = &spec.settings.table;
+    let catalog = |error| (On::Catalog, error);
+    let state = match lake.load(name).await.map_err(catalog)? {
+        Some(state) => state,
+        None if !create => {
+            let text = format!("table `{name}` has vanished; restart frazil to make it anew and read its topics from `start`");
+            return Err(catalog(Error::corrupt(text)));
+        }
+        None => {
+            let (key, value) = resolver.registered().await.map_err(|error| (On::Registry, error))?;
+            let side = |schema: &'_ Option<_>| schema.clone();
+            let (key, value) = (side(&key), side(&value));
+            let schema = spec
+                .layout
+                .table_schema(
+                    key.as_ref().map_or(Side::Nothing, super::resolve::Registered::side),
+                    value.as_ref().map_or(Side::Nothing, super::resolve::Registered::side),
+                )
+                .or_else(|_| spec.layout.table_schema(Side::Nothing, Side::Nothing))
+                .map_err(catalog)?;
+            let layout = TableLayout {
+                schema,
+                partition_by: spec.partition_by.clone(),
+                sort_by: spec.sort_by.clone(),
+                format_version: spec.format_version,
+                properties: spec.properties.clone(),
+                location: spec.location.clone(),
+            };
+            lake.create(name, &layout).await.map_err(catalog)?
+        }
+    };
+    check_mapping(resolver, &state).map_err(catalog)?;
+    resolver.adopt(&state).await.map_err(|error| (On::Registry, error))?;
+    Ok(state)
+}
+
+/// Refuses a table whose mapping was stored as another one than is configured now.
+fn check_mapping(resolver: &Resolver, state: &TableState) -> Result<()> {
+    let differences: Vec<String> = resolver
+        .spec
+        .properties
+        .iter()
+        .filter(|(key, _)| key.starts_with(MAPPING_PREFIX))
+        .filter_map(|(key, wanted)| {
+            let held = state.properties.get(key).filter(|held| *held != wanted)?;
+            let setting = key.strip_prefix(MAPPING_PREFIX)?;
+            Some(format!("`{setting}` is `{wanted}`, the table was made with `{held}`"))
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "the configuration of table `{}` differs from the one that it was made with: {}; set it back, or write to another table",
+        state.table,
+        differences.join("; ")
+    )))
+}

@@ -1,0 +1,540 @@
+//! One table's brain: `step` takes an event and gives commands. No clock, no randomness, no I/O.
+//!
+//! Batches flow through lanes (one per partition being read) into the open epoch; a due epoch is sealed and committed
+//! while the next one fills. At most one commit is under way. Whatever goes wrong ends in the same place: forget what
+//! is not committed, look at table and topics again, and begin at the ledger.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::event::{
+    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey, Ticket,
+};
+use super::recovery::{Decision, decide};
+use crate::check;
+use crate::model::ids::{Attempt, TopicPartition};
+use crate::model::ledger::{Advance, Position};
+use crate::model::offsets::NextOffset;
+use crate::ports::{Start, Suspension};
+
+/// The brain of one table.
+#[derive(Debug)]
+pub struct Machine {
+    settings: Settings,
+    /// The table's identity, once seen.
+    uuid: Option<Uuid>,
+    /// What the group gave this process.
+    assigned: BTreeSet<TopicPartition>,
+    /// Partitions being read.
+    lanes: BTreeMap<TopicPartition, Lane>,
+    looking: Looking,
+    /// A ledger-only commit that must come before anything is read.
+    first: Option<CommitPlan>,
+    open: Epoch,
+    in_flight: Option<InFlight>,
+    /// Batches that wait because the open epoch is full while the one before it is still being committed.
+    held: VecDeque<BatchId>,
+    revokes: Vec<Revoke>,
+    /// Why the table is being suspended, until that is committed.
+    suspending: Option<String>,
+    stopping: bool,
+    finished: bool,
+    condition: Condition,
+    last_epoch: u64,
+    last_attempt: u64,
+    now: Duration,
+    now_ms: i64,
+    out: Vec<Command>,
+}
+
+/// Reading of one partition.
+#[derive(Debug)]
+struct Lane {
+    attempt: Attempt,
+    /// Behind all that came in.
+    polled: NextOffset,
+    /// Behind all that is in the open epoch or before it.
+    decoded: NextOffset,
+    /// Where the open epoch starts.
+    base: NextOffset,
+    leader_epoch: Option<i32>,
+    /// Batches being decoded.
+    decoding: u32,
+    revoking: bool,
+}
+
+/// Batches that will be committed together.
+#[derive(Debug)]
+struct Epoch {
+    id: EpochId,
+    plan: CommitPlan,
+    rows: u64,
+    file_bytes: u64,
+    /// When its first batch came.
+    since: Option<Duration>,
+}
+
+/// The epoch that is being completed and committed.
+#[derive(Debug)]
+struct InFlight {
+    id: EpochId,
+    plan: CommitPlan,
+    /// A commit that only states where reading begins.
+    is_first: bool,
+}
+
+/// A revoke that waits for commits.
+#[derive(Debug)]
+struct Revoke {
+    ticket: Ticket,
+    partitions: Vec<TopicPartition>,
+    deadline: Duration,
+}
+
+/// Whether table and topics are being looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    No,
+    /// `again`: something changed meanwhile.
+    Now {
+        again: bool,
+    },
+    At(Duration),
+}
+
+impl Machine {
+    /// A brain that has heard nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            uuid: None,
+            assigned: BTreeSet::new(),
+            lanes: BTreeMap::new(),
+            looking: Looking::No,
+            first: None,
+            open: Epoch::new(EpochId(0)),
+            in_flight: None,
+            held: VecDeque::new(),
+            revokes: Vec::new(),
+            suspending: None,
+            stopping: false,
+            finished: false,
+            condition: Condition::Starting,
+            last_epoch: 0,
+            last_attempt: 0,
+            now: Duration::ZERO,
+            now_ms: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes an event at a time (monotonic, and milliseconds since the epoch) and orders what follows from it.
+    pub fn step(&mut self, now: Duration, now_ms: i64, event: Event) -> Vec<Command> {
+        self.now = now;
+        self.now_ms = now_ms;
+        match event {
+            Event::Assigned(partitions) => {
+                self.assigned.extend(partitions);
+                self.look();
+            }
+            Event::Revoked { partitions, lost, ticket } => self.revoked(partitions, lost, ticket),
+            Event::Surveyed(survey) => self.surveyed(&survey),
+            Event::SurveyHalted(text) => {
+                self.looking = Looking::No;
+                self.stop_reading(Condition::Stopped(text));
+            }
+            Event::Polled { batch, source, attempt, first, next } => self.polled(batch, &source, attempt, first, next),
+            Event::Eof { source, attempt, next } => self.eof(&source, attempt, next),
+            Event::ReadFailed { source, attempt, reason } => {
+                if self.lane(&source, attempt).is_some() {
+                    self.start_over(Condition::Waiting(On::Kafka, format!("reading `{source}`: {reason}")));
+                }
+            }
+            Event::Decoded(batch, facts) => self.decoded(batch, &facts),
+            Event::Undecodable(batch, attempt, source, reason) => {
+                self.out.push(Command::Discard(batch));
+                if self.lane(&source, attempt).is_some() {
+                    self.suspend(reason);
+                }
+            }
+            Event::Written(epoch, file_bytes) => {
+                if self.open.id == epoch {
+                    self.open.file_bytes = file_bytes;
+                }
+            }
+            Event::Sealed(epoch) => {
+                if let Some(flight) = self.in_flight.as_ref().filter(|flight| flight.id == epoch) {
+                    self.out.push(Command::Commit(epoch, flight.plan.clone()));
+                }
+            }
+            Event::WriteFailed(epoch, reason) => {
+                if self.open.id == epoch || self.in_flight.as_ref().is_some_and(|flight| flight.id == epoch) {
+                    self.start_over(Condition::Waiting(On::Store, format!("writing files: {reason}")));
+                }
+            }
+            Event::CommitEnded(epoch, end) => self.commit_ended(epoch, end),
+            Event::Tick => self.tick(),
+            Event::Stop => {
+                self.stopping = true;
+                let reading: Vec<_> = self.lanes.keys().cloned().collect();
+                self.out.push(Command::Halt(reading));
+            }
+        }
+        self.settle_revokes();
+        self.commit_what_is_due();
+        self.release_held();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When `Tick` is wanted, if nothing else happens before.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        let due = self.open.since.filter(|_| self.in_flight.is_none()).map(|since| since + self.settings.commit_interval);
+        let look = if let Looking::At(at) = self.looking { Some(at) } else { None };
+        self.revokes.iter().map(|revoke| revoke.deadline).chain(due).chain(look).min()
+    }
+
+    /// How the table is.
+    #[must_use]
+    pub fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    fn lane(&mut self, source: &TopicPartition, attempt: Attempt) -> Option<&mut Lane> {
+        self.lanes.get_mut(source).filter(|lane| lane.attempt == attempt && !lane.revoking)
+    }
+
+    fn set(&mut self, condition: Condition) {
+        if self.condition != condition {
+            self.condition = condition.clone();
+            self.out.push(Command::Report(condition));
+        }
+    }
+
+    // Looking up table and topics.
+
+    fn look(&mut self) {
+        match &mut self.looking {
+            _ if self.stopping => {}
+            Looking::Now { again } => *again = true,
+            Looking::No | Looking::At(_) => {
+                self.looking = Looking::Now { again: false };
+                self.out.push(Command::Survey { create: self.uuid.is_none() });
+            }
+        }
+    }
+
+    fn look_later(&mut self) {
+        if !matches!(self.looking, Looking::Now { .. }) {
+            self.looking = Looking::At(self.now + self.settings.retry_interval);
+        }
+    }
+
+    fn surveyed(&mut self, survey: &Survey) {
+        let again = self.looking == (Looking::Now { again: true });
+        self.looking = Looking::No;
+        if self.uuid.is_some_and(|uuid| uuid != survey.state.uuid) {
+            let (table, uuid) = (&self.settings.table, survey.state.uuid);
+            let text = format!("table `{table}` was replaced by another one (uuid {uuid}); restart frazil to take it as it is");
+            return self.stop_reading(Condition::Stopped(text));
+        }
+        self.uuid = Some(survey.state.uuid);
+        if again {
+            return self.look();
+        }
+        if self.stopping || self.suspending.is_some() || self.first.is_some() || self.first_in_flight() {
+            return;
+        }
+        let wanted: BTreeSet<_> = self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
+        match decide(&self.settings, survey, &wanted) {
+            Decision::Start(starts) => self.begin(starts),
+            Decision::CommitFirst(plan) => self.first = Some(plan),
+            Decision::Wait(text) => {
+                self.set(Condition::Waiting(On::Kafka, text));
+                self.look_later();
+            }
+            Decision::Suspended(text) => self.stop_reading(Condition::Suspended(text)),
+            Decision::Halt(text) => self.stop_reading(Condition::Stopped(text)),
+        }
+    }
+
+    fn first_in_flight(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|flight| flight.is_first)
+    }
+
+    fn begin(&mut self, starts: BTreeMap<TopicPartition, Position>) {
+        self.set(Condition::Running);
+        let mut orders = Vec::with_capacity(starts.len());
+        for (source, at) in starts {
+            self.last_attempt += 1;
+            let attempt = Attempt(self.last_attempt);
+            let lane = Lane {
+                attempt,
+                polled: at.next,
+                decoded: at.next,
+                base: at.next,
+                leader_epoch: at.leader_epoch,
+                decoding: 0,
+                revoking: false,
+            };
+            self.lanes.insert(source.clone(), lane);
+            orders.push(Start { source, at, attempt });
+        }
+        if !orders.is_empty() {
+            self.out.push(Command::Begin(orders));
+        }
+    }
+
+    // Records on their way.
+
+    fn polled(&mut self, batch: BatchId, source: &TopicPartition, attempt: Attempt, first: NextOffset, next: NextOffset) {
+        let refuse = self.stopping || self.suspending.is_some();
+        let Some(lane) = self.lane(source, attempt).filter(|_| !refuse) else {
+            self.out.push(Command::Discard(batch));
+            return;
+        };
+        if first != lane.polled || next < first {
+            check!(I2, false, "batch of `{source}` is {first}..{next}, {} was expected", lane.polled);
+            self.out.push(Command::Discard(batch));
+            return self.start_over(Condition::Waiting(On::Kafka, format!("`{source}` came out of order")));
+        }
+        lane.polled = next;
+        lane.decoding += 1;
+        self.held.push_back(batch);
+    }
+
+    /// Passes batches on while the open epoch has room: a commit that takes long must not let the next one grow
+    /// without bound.
+    fn release_held(&mut self) {
+        let full = self.open.file_bytes >= self.settings.commit_bytes || self.open.rows >= self.settings.commit_rows;
+        if !(full && self.in_flight.is_some()) {
+            self.out.extend(self.held.drain(..).map(Command::Decode));
+        }
+    }
+
+    fn eof(&mut self, source: &TopicPartition, attempt: Attempt, next: NextOffset) {
+        if self.stopping || self.suspending.is_some() {
+            return;
+        }
+        let Some(lane) = self.lane(source, attempt) else { return };
+        if next > lane.polled {
+            lane.polled = next;
+            if lane.decoding == 0 {
+                lane.decoded = next;
+                self.advance(source);
+            }
+        }
+    }
+
+    fn decoded(&mut self, batch: BatchId, facts: &DecodedFacts) {
+        let suspends = self.settings.on_error == OnError::Suspend;
+        let refuse = self.suspending.is_some();
+        let Some(lane) = self.lane(&facts.source, facts.attempt).filter(|_| !refuse) else {
+            self.out.push(Command::Discard(batch));
+            return;
+        };
+        lane.decoding -= 1;
+        check!(I2, facts.first >= lane.decoded, "batch of `{}` at {} is behind {}", facts.source, facts.first, lane.decoded);
+        if let Some(reject) = facts.reject.as_ref().filter(|_| suspends) {
+            self.out.push(Command::Discard(batch));
+            return self.suspend(reject.clone());
+        }
+        // Behind the last batch come only holes that the broker itself left.
+        lane.decoded = if lane.decoding == 0 { lane.polled } else { facts.next };
+        lane.leader_epoch = facts.leader_epoch.or(lane.leader_epoch);
+        self.open.rows += facts.rows;
+        self.open.plan.newest_ms = self.open.plan.newest_ms.max(facts.newest_ms);
+        self.out.push(Command::Write(batch, self.open.id));
+        self.advance(&facts.source);
+    }
+
+    fn advance(&mut self, source: &TopicPartition) {
+        let Some(lane) = self.lanes.get(source) else { return };
+        let to = Position { next: lane.decoded, leader_epoch: lane.leader_epoch };
+        self.open.plan.advances.insert(source.clone(), Advance { from: Some(lane.base), to });
+        self.open.since.get_or_insert(self.now);
+    }
+
+    // Commits.
+
+    fn commit_what_is_due(&mut self) {
+        if self.in_flight.is_some() || self.finished {
+            return;
+        }
+        if let Some(plan) = self.first.take() {
+            let id = self.next_epoch();
+            self.out.push(Command::Commit(id, plan.clone()));
+            self.in_flight = Some(InFlight { id, plan, is_first: true });
+        } else if self.is_due() {
+            self.seal();
+        } else if self.stopping && self.lanes.values().all(|lane| lane.decoding == 0) {
+            self.finished = true;
+            self.out.push(Command::Finished);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        if self.suspending.is_some() {
+            return true;
+        }
+        let Some(since) = self.open.since else { return false };
+        let drained = self.stopping && self.lanes.values().all(|lane| lane.decoding == 0);
+        drained
+            || !self.revokes.is_empty()
+            || self.now >= since + self.settings.commit_interval
+            || self.open.file_bytes >= self.settings.commit_bytes
+            || self.open.rows >= self.settings.commit_rows
+    }
+
+    fn seal(&mut self) {
+        let id = self.next_epoch();
+        let mut sealed = std::mem::replace(&mut self.open, Epoch::new(id));
+        for (source, advance) in &sealed.plan.advances {
+            if let Some(lane) = self.lanes.get_mut(source) {
+                lane.base = advance.to.next;
+            }
+        }
+        if let Some(reason) = self.suspending.take() {
+            self.set(Condition::Suspended(reason.clone()));
+            sealed.plan.suspension = Some(Some(Suspension { reason, since_ms: self.now_ms }));
+        }
+        self.out.push(Command::Seal(sealed.id));
+        self.in_flight = Some(InFlight { id: sealed.id, plan: sealed.plan, is_first: false });
+    }
+
+    fn next_epoch(&mut self) -> EpochId {
+        self.last_epoch += 1;
+        EpochId(self.last_epoch)
+    }
+
+    fn commit_ended(&mut self, epoch: EpochId, end: CommitEnd) {
+        let Some(flight) = self.in_flight.take_if(|flight| flight.id == epoch) else { return };
+        match end {
+            CommitEnd::Committed(state) => {
+                self.uuid = Some(state.uuid);
+                let positions = flight.plan.advances.iter().map(|(source, advance)| (source.clone(), advance.to.next));
+                self.out.push(Command::Hint(positions.collect()));
+                if flight.is_first {
+                    self.look();
+                } else if flight.plan.suspension.is_some() {
+                    self.look_later();
+                }
+            }
+            CommitEnd::Dropped(reason) => {
+                tracing::info!(table = %self.settings.table, reason, "commit dropped, beginning again at the ledger");
+                self.abandon();
+                self.look();
+            }
+            CommitEnd::Halted(text) => self.stop_reading(Condition::Stopped(text)),
+        }
+    }
+
+    // Partitions taken away.
+
+    fn revoked(&mut self, partitions: Vec<TopicPartition>, lost: bool, ticket: Ticket) {
+        for source in &partitions {
+            self.assigned.remove(source);
+            if let Some(lane) = self.lanes.get_mut(source) {
+                lane.revoking = true;
+            }
+        }
+        if self.first.as_ref().is_some_and(|plan| partitions.iter().any(|source| plan.advances.contains_key(source))) {
+            self.first = None;
+            self.look();
+        }
+        if lost && partitions.iter().any(|source| self.is_pending(source)) {
+            self.abandon();
+            self.look();
+        }
+        let deadline = self.now + self.settings.revoke_timeout;
+        self.revokes.push(Revoke { ticket, partitions, deadline });
+    }
+
+    /// True while a commit that is not decided moves the partition.
+    fn is_pending(&self, source: &TopicPartition) -> bool {
+        let flight = self.in_flight.as_ref().filter(|flight| !flight.is_first);
+        self.open.plan.advances.contains_key(source) || flight.is_some_and(|flight| flight.plan.advances.contains_key(source))
+    }
+
+    fn settle_revokes(&mut self) {
+        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
+            .into_iter()
+            .partition(|revoke| revoke.partitions.iter().any(|source| self.is_pending(source)));
+        self.revokes = waiting;
+        for revoke in settled {
+            for source in &revoke.partitions {
+                // It may have been assigned again meanwhile, but is not read before the next survey.
+                self.lanes.remove(source);
+            }
+            if revoke.partitions.iter().any(|source| self.assigned.contains(source)) {
+                self.look();
+            }
+            self.out.push(Command::Acknowledge(revoke.ticket));
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.revokes.iter().any(|revoke| revoke.deadline <= self.now) {
+            tracing::warn!(table = %self.settings.table, "commit was not done before the revoke's deadline, dropping it");
+            self.abandon();
+            self.look();
+        }
+        if let Looking::At(at) = self.looking
+            && at <= self.now
+        {
+            self.look();
+        }
+    }
+
+    // Ways out.
+
+    /// Commits what came before the record, then takes no more.
+    fn suspend(&mut self, reason: String) {
+        if self.suspending.is_none() {
+            self.halt_all();
+            self.suspending = Some(reason);
+        }
+    }
+
+    /// Forgets what is not committed, and begins again at the ledger after a while.
+    fn start_over(&mut self, condition: Condition) {
+        self.set(condition);
+        self.abandon();
+        self.look_later();
+    }
+
+    /// Forgets what is not committed; looks again after a while, in case somebody has chosen.
+    fn stop_reading(&mut self, condition: Condition) {
+        self.set(condition);
+        self.abandon();
+        self.look_later();
+    }
+
+    fn abandon(&mut self) {
+        self.halt_all();
+        self.out.push(Command::Abandon);
+        self.held.clear();
+        self.open = Epoch::new(self.next_epoch());
+        self.in_flight = None;
+        self.first = None;
+        self.suspending = None;
+    }
+
+    fn halt_all(&mut self) {
+        let (revoking, reading): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.lanes).into_iter().partition(|(_, lane)| lane.revoking);
+        self.lanes = revoking.into_iter().collect();
+        if !reading.is_empty() {
+            self.out.push(Command::Halt(reading.into_iter().map(|(source, _)| source).collect()));
+        }
+    }
+}
+
+impl Epoch {
+    fn new(id: EpochId) -> Self {
+        Self { id, plan: CommitPlan::default(), rows: 0, file_bytes: 0, since: None }
+    }
+}
