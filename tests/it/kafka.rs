@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use crate::services::Kafka;
 use crate::wait::block_on;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 fn client(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();

@@ -37,7 +37,7 @@ impl Lake {
     }
 
     /// A configuration over these services with the table entries given; change what the test is about.
-    pub fn config(&self, kafka: &Kafka, registry: &Registry, group: &str, tables: Value) -> Value {
+    pub fn config(&self, kafka: &Kafka, registry: &Registry, group: &str, tables: &Value) -> Value {
         let mut config = json!({
             "kafka": {"bootstrap_servers": kafka.bootstrap(), "group_id": group},
             "schema_registry": {"url": registry.url},

@@ -118,3 +118,10 @@ fn the_proxy_cuts_and_restores() {
     eventually("the proxy passes again", Duration::from_secs(10), || answers().then_some(()));
     assert!(postgres.database("selftest_named").ends_with("/selftest_named"));
 }
+
+#[test]
+fn the_configuration_of_docker_compose_loads() {
+    let hash = format!("sha256:{}", "0".repeat(64));
+    let environment = |name: &str| Some(if name == "FRAZIL_TOKEN_HASH" { hash.clone() } else { "secret".to_owned() });
+    frazil::config::Config::from_yaml(include_str!("../../config/docker.yaml"), &environment).unwrap();
+}

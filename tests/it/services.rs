@@ -26,6 +26,7 @@ static ROOT: LazyLock<Root> = LazyLock::new(|| {
     let dir = tempfile::Builder::new().prefix("frazil-it-").tempdir().unwrap().keep();
     // Postgres runs as another user where the tests run as root.
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    #[expect(clippy::zombie_processes, reason = "it outlives this process: that is its purpose")]
     let mut guard = Command::new(path("guard.sh"))
         .arg(&dir)
         .stdin(Stdio::piped())
@@ -228,11 +229,11 @@ impl Postgres {
     /// Makes a database and gives its URI.
     pub fn database(&self, name: &str) -> String {
         script("postgres.sh", &["create", &self.port.to_string(), name], &[]);
-        self.uri(self.port, name)
+        Self::uri(self.port, name)
     }
 
     /// The URI of a database through another port, as of a proxy.
-    pub fn uri(&self, port: u16, name: &str) -> String {
+    pub fn uri(port: u16, name: &str) -> String {
         format!("postgres://frazil@127.0.0.1:{port}/{name}")
     }
 

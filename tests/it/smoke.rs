@@ -39,8 +39,8 @@ fn one_topic_one_table() {
     create_topic(kafka, "smoke-orders", 3, &[]);
     produce_orders(kafka, registry, "smoke-orders", 3, 10_000);
     let tables = json!([{"topic": "smoke-orders", "table": "shop.orders", "key": {"format": "string"}}]);
-    let config = lake.config(kafka, registry, "smoke", tables);
-    Frazil::until_caught_up(&lake.dir, &config, Duration::from_secs(60));
+    let config = lake.config(kafka, registry, "smoke", &tables);
+    Frazil::until_caught_up(&lake.dir, &config, Duration::from_mins(1));
     let verify = Verify::new(kafka, registry, &lake, "smoke-orders", "shop.orders").with(&["--key", "string"]);
     assert_eq!(verify.assert_good(), 10_000);
 }
