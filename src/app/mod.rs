@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use connect::{kafka_options, open_catalog, registry, table_spec};
-pub use demo::{DemoRunOptions, demo};
+pub use demo::{DemoNews, DemoRunOptions, demo};
 pub use service::{Service, TableHandle};
 
 use crate::config::{Config, process_env};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::DataType;
 
 use super::columns::Column;
 use super::layout::{Metadata, MetadataNames};
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::model::raw::{RawBatch, RawRecord, TimestampType};
 use crate::model::schema::UTC;
 
-/// The column of `metadata` for `accepted`, records of `batch`.
+/// The column of `metadata` for `accepted`, records of `batch`, as an array of the table column's `data_type`.
 ///
 /// # Errors
 /// `Bug` where the column cannot be finished.
@@ -20,6 +21,7 @@ pub fn column(
     batch: &RawBatch,
     accepted: &[RawRecord],
     incarnation: i32,
+    data_type: &DataType,
 ) -> Result<ArrayRef> {
     let rows = accepted.len();
     Ok(match metadata {
@@ -39,7 +41,7 @@ pub fn column(
         }
         Metadata::RawKey => binary(accepted, |record| batch.key(record)),
         Metadata::RawValue => binary(accepted, |record| batch.value(record)),
-        Metadata::Headers => headers(names, batch, accepted)?,
+        Metadata::Headers => headers(names, batch, accepted, data_type)?,
     })
 }
 
@@ -60,9 +62,8 @@ fn binary<'a>(accepted: &'a [RawRecord], bytes: impl Fn(&'a RawRecord) -> Option
     Arc::new(builder.finish())
 }
 
-fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord]) -> Result<ArrayRef> {
-    let kind = Metadata::Headers.kind(names);
-    let mut column = Column::new(&kind);
+fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord], data_type: &DataType) -> Result<ArrayRef> {
+    let mut column = Column::new(&Metadata::Headers.kind(names));
     for record in accepted {
         if record.headers_len == 0 {
             column.push_null();
@@ -87,6 +88,6 @@ fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord]) -> Re
         }
         list.close();
     }
-    column.finish(&kind.to_arrow())
+    column.finish(data_type)
 }
 

@@ -287,7 +287,9 @@ impl Decoder {
             .zip(&self.metadata)
             .zip(self.arrow.fields())
             .map(|((column, kind), field)| match kind {
-                Some(kind) => metadata::column(*kind, self.layout.names, batch, &kept, incarnation),
+                Some(kind) => {
+                    metadata::column(*kind, self.layout.names, batch, &kept, incarnation, field.data_type())
+                },
                 None => column.finish(field.data_type()),
             })
             .collect::<Result<Vec<ArrayRef>>>()?;

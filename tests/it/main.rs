@@ -1,1 +1,18 @@
-fn main(){}
+//! The integration tests: the real binary against a real Kafka, schema registry, Postgres and S3, tables read back by
+//! DuckDB and PyIceberg. One binary, since each further one links everything again.
+//!
+//! `make test` sets up what they need. Services start with the first test that wants them and end with this process,
+//! however it ends. `FRAZIL_TEST_KEEP=1` leaves their folders, logs included.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "everything here is a test")]
+#![allow(clippy::disallowed_methods, reason = "tests watch real processes by the machine's own clock")]
+#![allow(unreachable_pub, dead_code, reason = "a harness for all tests, of which each build may use a part")]
+
+mod avro;
+mod kafka;
+mod lake;
+mod process;
+mod selftest;
+mod services;
+mod smoke;
+mod verify;
+mod wait;

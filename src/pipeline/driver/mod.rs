@@ -107,7 +107,11 @@ pub async fn run(
         surveying: None,
         finished: false,
     };
-    driver.work(events, shutdown).await
+    let result = driver.work(events, shutdown).await;
+    if let Err(error) = &result {
+        report(&driver.ports, &driver.spec.settings, &Condition::Stopped(error.chain()));
+    }
+    result
 }
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;

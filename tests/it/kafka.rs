@@ -1,0 +1,176 @@
+//! Topics and producers: what tests do to a broker. Reading back is the verifier's part.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+
+use crate::services::Kafka;
+use crate::wait::block_on;
+
+const DEADLINE: Duration = Duration::from_mins(1);
+
+fn client(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.bootstrap()).set("message.max.bytes", "33554432");
+    config
+}
+
+fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
+    client(kafka).create().unwrap()
+}
+
+/// Makes a topic, replicated to all nodes; `config` as in `("cleanup.policy", "compact")`. Records are kept for ever
+/// unless it says otherwise: those of tests have old timestamps, which retention would take for their age.
+#[track_caller]
+pub fn create_topic(kafka: &Kafka, name: &str, partitions: i32, config: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+    for (key, value) in config {
+        topic = topic.set(key, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
+    for result in block_on(admin(kafka).create_topics([&topic], &options)).unwrap() {
+        result.unwrap();
+    }
+}
+
+/// Deletes a topic and waits until the brokers have forgotten it.
+#[track_caller]
+pub fn delete_topic(kafka: &Kafka, name: &str) {
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
+    for result in block_on(admin(kafka).delete_topics(&[name], &options)).unwrap() {
+        result.unwrap();
+    }
+    let consumer: BaseConsumer = client(kafka).create().unwrap();
+    crate::wait::eventually("the topic is gone", DEADLINE, || {
+        let metadata = consumer.fetch_metadata(None, DEADLINE).unwrap();
+        metadata.topics().iter().all(|topic| topic.name() != name).then_some(())
+    });
+}
+
+/// Lets a topic grow to `total` partitions.
+#[track_caller]
+pub fn add_partitions(kafka: &Kafka, name: &str, total: usize) {
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
+    for result in block_on(admin(kafka).create_partitions(&[NewPartitions::new(name, total)], &options)).unwrap() {
+        result.unwrap();
+    }
+}
+
+/// The oldest offset of a partition and the position behind its last stable record.
+#[track_caller]
+pub fn watermarks(kafka: &Kafka, topic: &str, partition: i32) -> (i64, i64) {
+    let consumer: BaseConsumer = client(kafka).set("isolation.level", "read_committed").create().unwrap();
+    consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap()
+}
+
+/// What is produced; a missing value is a tombstone, a missing partition is chosen by the key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Record<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub partition: Option<i32>,
+    pub timestamp_ms: Option<i64>,
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+}
+
+/// Deliveries that failed; a test must never go on as if a record were there that is not.
+#[derive(Default)]
+struct Deliveries {
+    failed: Mutex<Vec<String>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().unwrap().push(error.to_string());
+        }
+    }
+}
+
+/// An idempotent producer, with lz4 batches.
+pub struct Producer {
+    inner: BaseProducer<Deliveries>,
+}
+
+impl Producer {
+    pub fn new(kafka: &Kafka) -> Self {
+        Self::with(kafka, &[])
+    }
+
+    /// One that writes in transactions under this id, and fences the one before it.
+    pub fn transactional(kafka: &Kafka, id: &str) -> Self {
+        let this = Self::with(kafka, &[("transactional.id", id)]);
+        this.inner.init_transactions(DEADLINE).unwrap();
+        this
+    }
+
+    /// One with further librdkafka properties.
+    pub fn with(kafka: &Kafka, properties: &[(&str, &str)]) -> Self {
+        let mut config = client(kafka);
+        config.set("enable.idempotence", "true").set("compression.type", "lz4").set("linger.ms", "5");
+        for (key, value) in properties {
+            config.set(*key, *value);
+        }
+        Self { inner: config.create_with_context(Deliveries::default()).unwrap() }
+    }
+
+    /// Hands a record over; it is there for sure after `flush`.
+    #[track_caller]
+    pub fn send(&self, topic: &str, record: &Record<'_>) {
+        let mut message = BaseRecord::<[u8], [u8]>::to(topic);
+        message.key = record.key;
+        message.payload = record.value;
+        message.partition = record.partition;
+        message.timestamp = record.timestamp_ms;
+        if !record.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            message.headers = Some(
+                record.headers.iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: *value })),
+            );
+        }
+        loop {
+            match self.inner.send(message) {
+                Ok(()) => return,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    message = back;
+                    self.inner.poll(Duration::from_millis(100));
+                }
+                Err((error, _)) => panic!("produce to {topic}: {error}"),
+            }
+        }
+    }
+
+    /// Waits until everything handed over is in the log.
+    #[track_caller]
+    pub fn flush(&self) {
+        self.inner.flush(DEADLINE).unwrap();
+        let failed = self.inner.context().failed.lock().unwrap();
+        assert!(failed.is_empty(), "{} records were not produced: {}", failed.len(), failed[0]);
+    }
+
+    pub fn begin(&self) {
+        self.inner.begin_transaction().unwrap();
+    }
+
+    pub fn commit(&self) {
+        self.flush();
+        self.inner.commit_transaction(DEADLINE).unwrap();
+    }
+
+    /// Aborts after the records have reached the log, so that aborted batches lie there.
+    pub fn abort(&self) {
+        self.flush();
+        self.inner.abort_transaction(DEADLINE).unwrap();
+    }
+}
