@@ -60,13 +60,13 @@ struct TableStatus {
     /// Rows of the dead-letter table; 0 where there is none.
     dead_letters: Option<u64>,
     #[serde(flatten)]
-    lag: Lag,
+    lag: Distance,
     partitions: Vec<PartitionStatus>,
 }
 
 /// How far a table is behind; `None` where it is not known.
 #[derive(Debug, Default, PartialEq, Serialize)]
-struct Lag {
+struct Distance {
     /// Offsets up to the last stable one: what can be read now.
     lag_stable_records: Option<i64>,
     /// Offsets up to the last one, open transactions included.
@@ -136,7 +136,7 @@ impl View for Status {
             }
         }
         if let Some(error) = &self.kafka_error {
-            let _ = writeln!(text, "lags are not known: {error}");
+            let _ = writeln!(text, "lag is not known: {error}");
         }
         text
     }
@@ -201,7 +201,7 @@ async fn table_status(
     let (table, topics) = (config.table.to_string(), config.topics.clone());
     let Some(loaded) = catalog.load(&config.table).await? else {
         let health = Health { state: "missing", reason: None, since_ms: None };
-        let (figures, lag) = (Figures::default(), Lag::default());
+        let (figures, lag) = (Figures::default(), Distance::default());
         return Ok(TableStatus { table, topics, health, figures, dead_letters: None, lag, partitions: Vec::new() });
     };
     let recovery = recovery(&table, &loaded.metadata)?;
@@ -233,15 +233,15 @@ fn partitions(progress: &Progress, ranges: &BTreeMap<TopicPartition, Watermarks>
         .collect()
 }
 
-fn lag(partitions: &[PartitionStatus], newest_record_ms: Option<i64>, now_ms: i64) -> Lag {
+fn lag(partitions: &[PartitionStatus], newest_record_ms: Option<i64>, now_ms: i64) -> Distance {
     if partitions.is_empty() {
-        return Lag::default();
+        return Distance::default();
     }
     let behind = |end: fn(&PartitionStatus) -> i64| -> i64 {
         partitions.iter().map(|partition| (end(partition) - partition.next_offset).max(0)).sum()
     };
     let stable = behind(|partition| partition.stable);
-    Lag {
+    Distance {
         lag_stable_records: Some(stable),
         lag_high_records: Some(behind(|partition| partition.high)),
         lag_seconds: match (stable, newest_record_ms) {
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(found.len(), 2, "the other topic is not the ledger's");
         assert_eq!(
             lag(&found, Some(1_000), 31_000),
-            Lag {
+            Distance {
                 lag_stable_records: Some(45),
                 lag_high_records: Some(65),
                 lag_seconds: Some(30.0),
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!((lag_now.lag_stable_records, lag_now.lag_seconds), (Some(0), Some(0.0)));
         let overtaken = partitions(&progress(&[(0, 120), (1, 80)]), &ranges);
         assert_eq!(lag(&overtaken, None, 0).retention_left_records, Some(-10));
-        assert_eq!(lag(&[], Some(1), 2), Lag::default());
+        assert_eq!(lag(&[], Some(1), 2), Distance::default());
     }
 
     #[test]
@@ -314,8 +314,9 @@ mod tests {
             partitions: Vec::new(),
         };
         let ok = Health { state: "ok", reason: None, since_ms: None };
-        let stopped = Health { state: "suspended", reason: Some("bad record".to_owned()), since_ms: Some(1_700_000_000_000) };
-        let lag = Lag {
+        let stopped =
+            Health { state: "suspended", reason: Some("bad record".to_owned()), since_ms: Some(1_700_000_000_000) };
+        let lag = Distance {
             lag_stable_records: Some(1_000),
             lag_high_records: Some(1_005),
             lag_seconds: Some(90.0),
@@ -323,7 +324,7 @@ mod tests {
         };
         let status = Status {
             now_ms: 1_700_000_012_000,
-            tables: vec![table("shop.orders", ok, lag), table("shop.x", stopped, Lag::default())],
+            tables: vec![table("shop.orders", ok, lag), table("shop.x", stopped, Distance::default())],
             kafka_error: Some("kafka brokers: no answer within 5 s".to_owned()),
         };
         let expected = "\
@@ -332,7 +333,7 @@ shop.orders  ok         1,000   1,005  1 min 30 s  1,234,567     3     12       
 shop.x       suspended      -       -           -  1,234,567     3     12          7     12 s ago               -
 shop.orders: 5 offsets are of open transactions
 shop.x is suspended since 2023-11-14T22:13:20.000Z: bad record
-lags are not known: kafka brokers: no answer within 5 s
+lag is not known: kafka brokers: no answer within 5 s
 ";
         assert_eq!(status.text(), expected);
         let json = serde_json::to_value(&status).unwrap();

@@ -51,7 +51,9 @@ impl Topics {
     pub(super) async fn ping(&self) -> Result<()> {
         let answer = limited(&self.clock, "kafka brokers", self.kafka.ping()).await;
         answer.map_err(|error| match self.kafka.broker_trouble() {
-            Some(trouble) if !error.to_string().contains(&trouble) => Error::new(error.kind(), format!("{error}: {trouble}")),
+            Some(trouble) if !error.to_string().contains(&trouble) => {
+                Error::new(error.kind(), format!("{error}: {trouble}"))
+            }
             _ => error,
         })
     }
@@ -63,7 +65,8 @@ impl Topics {
     pub(super) async fn now(&self, topic: &str) -> Result<Option<TopicNow>> {
         let what = format!("topic `{topic}`");
         let Some(facts) = limited(&self.clock, &what, self.source.topic(topic)).await? else { return Ok(None) };
-        let partitions: Vec<_> = facts.partitions.iter().map(|partition| TopicPartition::new(topic, *partition)).collect();
+        let partitions: Vec<_> =
+            facts.partitions.iter().map(|partition| TopicPartition::new(topic, *partition)).collect();
         let ranges = limited(&self.clock, &what, self.source.watermarks(&partitions)).await?;
         Ok(Some(TopicNow { facts, ranges }))
     }

@@ -1,5 +1,5 @@
-//! `frazil check`: tries the configuration, every connection and every permission, a line each with a remedy. Changes
-//! nothing but one small object that it writes below the warehouse and deletes again.
+//! `frazil check`: tries the configuration, every connection and every permission, a line each with a remedy. Opening
+//! the catalog makes its database where it lacks; below the warehouse one small object is made and deleted again.
 
 mod formats;
 mod services;
@@ -34,7 +34,8 @@ struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Check {
     /// What: `kafka`, ``topic `orders` `` …
-    check: String,
+    #[serde(rename = "check")]
+    what: String,
     outcome: Outcome,
     /// What was found.
     found: String,
@@ -53,24 +54,24 @@ enum Outcome {
 }
 
 impl Check {
-    fn ok(check: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { check: check.into(), outcome: Outcome::Ok, found: found.into(), remedy: None }
+    fn ok(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { what: what.into(), outcome: Outcome::Ok, found: found.into(), remedy: None }
     }
 
-    fn failed(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (check, found, remedy) = (check.into(), found.into(), Some(remedy.into()));
-        Self { check, outcome: Outcome::Failed, found, remedy }
+    fn failed(what: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (what, found, remedy) = (what.into(), found.into(), Some(remedy.into()));
+        Self { what, outcome: Outcome::Failed, found, remedy }
     }
 
-    fn skipped(check: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { check: check.into(), outcome: Outcome::Skipped, found: found.into(), remedy: None }
+    fn skipped(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { what: what.into(), outcome: Outcome::Skipped, found: found.into(), remedy: None }
     }
 
     /// An answer, or the error with its remedy.
-    fn of(check: impl Into<String>, answer: Result<String, Error>, remedy: &str) -> Self {
+    fn of(what: impl Into<String>, answer: Result<String, Error>, remedy: &str) -> Self {
         match answer {
-            Ok(found) => Self::ok(check, found),
-            Err(error) => Self::failed(check, error.chain(), remedy),
+            Ok(found) => Self::ok(what, found),
+            Err(error) => Self::failed(what, error.chain(), remedy),
         }
     }
 }
@@ -78,7 +79,7 @@ impl Check {
 impl View for Report {
     fn text(&self) -> String {
         let mut text = String::new();
-        for Check { check, outcome, found, remedy } in &self.checks {
+        for Check { what, outcome, found, remedy } in &self.checks {
             let outcome = match outcome {
                 Outcome::Ok => "ok",
                 Outcome::Failed => "failed",
@@ -86,7 +87,7 @@ impl View for Report {
             };
             // One line each, whatever a driver's message looks like.
             let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
-            let _ = write!(text, "{outcome:<9}{check}: {found}");
+            let _ = write!(text, "{outcome:<9}{what}: {found}");
             let _ = match remedy {
                 Some(remedy) => writeln!(text, "; remedy: {remedy}"),
                 None => writeln!(text),

@@ -53,7 +53,8 @@ pub(super) async fn kafka(config: &Config, clock: &Clock) -> Found<BTreeMap<Stri
     let cluster = answers.iter().find_map(|answer| Some(&answer.as_ref().ok()?.as_ref()?.facts.cluster_id));
     let cluster = match cluster {
         Some(id) if !id.is_empty() => format!("answers, cluster id `{id}`"),
-        _ => "answers; it tells no cluster id, so a change of cluster is noticed by topic ids and offsets only".to_owned(),
+        _ => "answers; it tells no cluster id, so a change of cluster is noticed by topic ids and offsets only"
+            .to_owned(),
     };
     let mut checks = vec![Check::ok("kafka", cluster)];
     let mut found = BTreeMap::new();
@@ -158,7 +159,8 @@ pub(super) async fn warehouse(config: &Config, clock: &Clock) -> Check {
         let (_, stores) = app::open_catalog(config, clock)?;
         limited(clock, "warehouse", try_warehouse(&stores, &config.catalog.warehouse, clock)).await
     };
-    let remedy = "check `catalog.warehouse`, `storage` and the credentials; they need to write, read, list and delete below it";
+    let remedy =
+        "check `catalog.warehouse`, `storage` and the credentials; they need to write, read, list and delete below it";
     Check::of(check, answer.await.map(|()| "can be written, read and deleted from".to_owned()), remedy)
 }
 

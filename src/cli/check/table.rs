@@ -121,7 +121,9 @@ fn existing(
                     added => format!(", columns will be added: {}", added.join(", ")),
                 };
             }
-            Err(misfit) => return Check::failed(name, misfit, "register a schema that fits, or write to another table"),
+            Err(misfit) => {
+                return Check::failed(name, misfit, "register a schema that fits, or write to another table");
+            }
         }
     }
     match go_on(spec, state, topics) {
@@ -131,15 +133,15 @@ fn existing(
 }
 
 /// Where the table goes on, decided as a running one decides; else why it cannot, and the remedy.
-fn go_on(spec: &TableSpec, state: &TableState, topics: &BTreeMap<String, TopicNow>) -> Result<String, (String, String)> {
+fn go_on(
+    spec: &TableSpec,
+    state: &TableState,
+    topics: &BTreeMap<String, TopicNow>,
+) -> Result<String, (String, String)> {
     let table = &spec.settings.table;
     let mut wanted = BTreeSet::new();
-    let mut survey = Survey {
-        state: state.clone(),
-        topics: BTreeMap::new(),
-        watermarks: BTreeMap::new(),
-        at_time: BTreeMap::new(),
-    };
+    let mut survey =
+        Survey { state: state.clone(), topics: BTreeMap::new(), watermarks: BTreeMap::new(), at_time: BTreeMap::new() };
     for (topic, now) in topics.iter().filter(|(topic, _)| spec.settings.topics.contains(topic)) {
         wanted.extend(now.facts.partitions.iter().map(|partition| TopicPartition::new(topic.as_str(), *partition)));
         survey.topics.insert(topic.clone(), Some(now.facts.clone()));
@@ -152,7 +154,9 @@ fn go_on(spec: &TableSpec, state: &TableState, topics: &BTreeMap<String, TopicNo
             Err((format!("it is suspended: {reason}"), remedy))
         }
         Decision::Wait(text) => Err((text, "look at the topic and its brokers".to_owned())),
-        Decision::Start(_) | Decision::CommitFirst(_) if wanted.is_empty() => Ok("its topics cannot be asked".to_owned()),
+        Decision::Start(_) | Decision::CommitFirst(_) if wanted.is_empty() => {
+            Ok("its topics cannot be asked".to_owned())
+        }
         Decision::Start(_) | Decision::CommitFirst(_) => Ok(match state.recovery {
             Recovery::Fresh => "nothing was read into it yet".to_owned(),
             Recovery::At(_) | Recovery::Halted(_) => "it goes on from its ledger".to_owned(),

@@ -70,7 +70,10 @@ fn a_wrong_configuration_is_the_only_line() {
     assert_eq!(report.exit_code(), FAILED);
     let text = report.text();
     assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.starts_with("failed   configuration: ") && text.contains("tabels") && text.contains("remedy"), "{text}");
+    assert!(
+        text.starts_with("failed   configuration: ") && text.contains("tabels") && text.contains("remedy"),
+        "{text}"
+    );
 }
 
 fn in_runtime_report(path: &Path) -> Report {
@@ -101,7 +104,8 @@ mod tables {
         Progress, Recovery, RegisteredSchema, SchemaFormat, Suspension, TableState, TopicFacts, Watermarks,
     };
 
-    const SCHEMA: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"long"},{"name":"note","type":"string"}]}"#;
+    const SCHEMA: &str =
+        r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"long"},{"name":"note","type":"string"}]}"#;
 
     fn subjects(text: &str) -> Subjects {
         let format = SchemaFormat::Avro;
@@ -133,6 +137,7 @@ mod tables {
     fn check(yaml: &str, low: i64, schema: &str, states: &States) -> (Outcome, String) {
         let yaml = format!(
             "kafka: {{bootstrap_servers: 'b:1'}}\nschema_registry: {{url: 'http://r:1'}}\n\
+             catalog: {{uri: 'sqlite:///c.db', warehouse: /w}}\n\
              tables: [{{topic: orders, table: shop.orders, key: {{format: none}}, {yaml}}}]\n"
         );
         let config = Config::from_yaml(&yaml, &|_| None).unwrap();
