@@ -107,6 +107,7 @@ impl Lake for IcebergLake {
         let options = WriterOptions {
             schema: Arc::clone(&state.schema),
             commit,
+            id: self.committer.clock.fresh_id(),
             stores: self.committer.stores.clone(),
             compute: self.compute.clone(),
         };

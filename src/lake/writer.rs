@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use iceberg::spec::{Datum, Literal, PartitionSpec, PrimitiveType, SchemaRef, Struct, TableMetadata, Transform, Type};
 use iceberg::transform::create_transform_function;
 use parquet::basic::{Compression, ZstdLevel};
+use uuid::Uuid;
 
 use super::encode::Encoder;
 use super::schema::to_iceberg_schema;
@@ -34,6 +35,8 @@ const HAND_OVER_BYTES: usize = 1 << 20;
 pub(super) struct WriterOptions {
     pub(super) schema: Arc<TableSchema>,
     pub(super) commit: CommitId,
+    /// The writer's own: a commit has several writers where rows of several schemas meet in it.
+    pub(super) id: Uuid,
     pub(super) stores: Stores,
     pub(super) compute: Compute,
 }
@@ -134,7 +137,8 @@ impl TableWriter {
 
     fn begin(&mut self, partition: Vec<Option<Vec<u8>>>, sample: &RecordBatch) -> Result<OpenFile> {
         let folder = self.layout.folder(&partition)?;
-        let path = format!("{}/data/{folder}{}-{}.parquet", self.layout.location, self.options.commit, self.files);
+        let Self { layout, options, .. } = self;
+        let path = format!("{}/data/{folder}{}-{}-{}.parquet", layout.location, options.commit, options.id.simple(), self.files);
         self.files += 1;
         let encoder = Encoder::new(sample, self.layout.compression)?;
         Ok(OpenFile { encoder, upload: None, path, partition, last_write: 0 })
