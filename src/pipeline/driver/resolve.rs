@@ -268,10 +268,8 @@ impl Resolver {
             };
             let key_format = if self.spec.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { current.sides.key };
             let key = self.column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
-            let side = |side: &Option<Registered>| side.clone();
-            let (key, value) = (side(&key), side(&value));
-            let sides = (key.as_ref().map_or(Side::Nothing, Registered::side), value.as_ref().map_or(Side::Nothing, Registered::side));
-            let Ok(wanted) = self.spec.layout.table_schema(sides.0, sides.1) else { continue };
+            let side = |side| Option::as_ref(side).map_or(Side::Nothing, Registered::side);
+            let Ok(wanted) = self.spec.layout.table_schema(side(&key), side(&value)) else { continue };
             match extended(&current.state.schema, &wanted, &self.spec.layout) {
                 Ok(None) => {}
                 Ok(Some(schema)) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::resolve::Resolver;
+use super::resolve::{Registered, Resolver};
 use super::{report, waits};
 use crate::decode::layout::Side;
 use crate::error::{Error, Result};
@@ -65,16 +65,10 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
         }
         None => {
             let (key, value) = resolver.registered().await.map_err(|error| (On::Registry, error))?;
-            let side = |schema: &'_ Option<_>| schema.clone();
-            let (key, value) = (side(&key), side(&value));
-            let schema = spec
-                .layout
-                .table_schema(
-                    key.as_ref().map_or(Side::Nothing, super::resolve::Registered::side),
-                    value.as_ref().map_or(Side::Nothing, super::resolve::Registered::side),
-                )
-                .or_else(|_| spec.layout.table_schema(Side::Nothing, Side::Nothing))
-                .map_err(catalog)?;
+            let side = |schema| Option::as_ref(schema).map_or(Side::Nothing, Registered::side);
+            // A schema without column types is no reason not to begin: its records are rejected, each with the reason.
+            let schema = spec.layout.table_schema(side(&key), side(&value));
+            let schema = schema.or_else(|_| spec.layout.table_schema(Side::Nothing, Side::Nothing)).map_err(catalog)?;
             let layout = TableLayout {
                 schema,
                 partition_by: spec.partition_by.clone(),
