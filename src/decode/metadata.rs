@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::DataType;
 
 use super::columns::Column;
@@ -63,6 +63,9 @@ fn binary<'a>(accepted: &'a [RawRecord], bytes: impl Fn(&'a RawRecord) -> Option
 }
 
 fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord], data_type: &DataType) -> Result<ArrayRef> {
+    if accepted.iter().all(|record| record.headers_len == 0) {
+        return Ok(new_null_array(data_type, accepted.len()));
+    }
     let mut column = Column::new(&Metadata::Headers.kind(names));
     for record in accepted {
         if record.headers_len == 0 {

@@ -132,8 +132,9 @@ impl Poller {
         if topics.is_empty() {
             return self.consumer.unsubscribe();
         }
-        if let Err(error) = self.consumer.subscribe(&topics) {
-            tracing::error!(%error, ?topics, "subscribe");
+        match self.consumer.subscribe(&topics) {
+            Ok(()) => tracing::info!(topics = topics.len(), "polling"),
+            Err(error) => tracing::error!(%error, ?topics, "subscribe"),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -59,6 +60,30 @@ struct Inner {
     only_memory: bool,
     files: Arc<DurableFiles>,
     buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    traffic: Arc<Traffic>,
+}
+
+/// What went to and came from stores, whole files: counted since the stores were made.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Requests, an upload counting as one.
+    pub requests: AtomicU64,
+    /// Bytes of files read.
+    pub bytes_read: AtomicU64,
+    /// Bytes of files written.
+    pub bytes_written: AtomicU64,
+}
+
+impl Traffic {
+    fn read(&self, bytes: usize) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn wrote(&self, bytes: u64) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A file found by [`Stores::list`].
@@ -82,6 +107,12 @@ impl Stores {
         Ok(Self::with(options, false))
     }
 
+    /// What these stores have moved so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
+    }
+
     /// One store in memory that holds every location: for tests and simulations.
     #[must_use]
     pub fn memory() -> Self {
@@ -96,6 +127,7 @@ impl Stores {
                 only_memory,
                 files: Arc::default(),
                 buckets: Mutex::default(),
+                traffic: Arc::default(),
             }),
         }
     }
@@ -127,7 +159,9 @@ impl Stores {
     pub async fn read(&self, location: &str) -> Result<Option<Bytes>> {
         let (store, path) = self.resolve(location).await?;
         let read = async { store.get(&path).await?.bytes().await };
-        unless_missing(read.await).map_err(|e| from_store(format!("read file `{location}`"), e))
+        let bytes = unless_missing(read.await).map_err(|e| from_store(format!("read file `{location}`"), e))?;
+        self.inner.traffic.read(bytes.as_ref().map_or(0, Bytes::len));
+        Ok(bytes)
     }
 
     /// Writes a whole file at once, over an older one.
@@ -136,6 +170,7 @@ impl Stores {
     /// As [`Stores::read`].
     pub async fn write(&self, location: &str, bytes: Bytes) -> Result<()> {
         let (store, path) = self.resolve(location).await?;
+        self.inner.traffic.wrote(bytes.len() as u64);
         store.put(&path, bytes.into()).await.map_err(|e| from_store(format!("write file `{location}`"), e))?;
         Ok(())
     }
@@ -147,6 +182,7 @@ impl Stores {
     /// As [`Stores::read`].
     pub async fn put_if_absent(&self, location: &str, bytes: Bytes) -> Result<bool> {
         let (store, path) = self.resolve(location).await?;
+        self.inner.traffic.wrote(bytes.len() as u64);
         match store.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
@@ -160,6 +196,7 @@ impl Stores {
     /// As [`Stores::read`].
     pub async fn delete(&self, location: &str) -> Result<()> {
         let (store, path) = self.resolve(location).await?;
+        self.inner.traffic.wrote(0);
         unless_missing(store.delete(&path).await).map_err(|e| from_store(format!("delete file `{location}`"), e))?;
         Ok(())
     }
@@ -178,6 +215,7 @@ impl Stores {
     /// As [`Stores::read`].
     pub async fn size(&self, location: &str) -> Result<Option<u64>> {
         let (store, path) = self.resolve(location).await?;
+        self.inner.traffic.read(0);
         let head = unless_missing(store.head(&path).await);
         Ok(head.map_err(|e| from_store(format!("look at file `{location}`"), e))?.map(|meta| meta.size))
     }
@@ -209,7 +247,7 @@ impl Stores {
     /// As [`Stores::resolve`]. No request is sent yet.
     pub async fn upload(&self, location: &str) -> Result<Upload> {
         let (store, path) = self.resolve(location).await?;
-        Ok(Upload::new(store, path, location))
+        Ok(Upload::new(store, path, location, Arc::clone(&self.inner.traffic)))
     }
 
     /// iceberg's view of these stores.

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::error::{Error, Result};
 use crate::runtime::task::{self, TaskKind};
 
-use super::from_store;
+use super::{Traffic, from_store};
 
 /// Bytes of a part. S3 takes 10,000 parts: files up to 80 GB.
 const PART_BYTES: usize = 8 << 20;
@@ -30,10 +30,11 @@ pub struct Upload {
     written: u64,
     parts: Option<Box<dyn MultipartUpload>>,
     in_flight: JoinSet<object_store::Result<()>>,
+    traffic: Arc<Traffic>,
 }
 
 impl Upload {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path, location: &str) -> Self {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path, location: &str, traffic: Arc<Traffic>) -> Self {
         Self {
             store,
             path,
@@ -43,6 +44,7 @@ impl Upload {
             written: 0,
             parts: None,
             in_flight: JoinSet::new(),
+            traffic,
         }
     }
 
@@ -76,6 +78,7 @@ impl Upload {
     /// # Errors
     /// `Unavailable`, `Denied`: the file may or may not exist, and nothing refers to it.
     pub async fn finish(mut self) -> Result<u64> {
+        self.traffic.wrote(self.written);
         if self.parts.is_none() {
             let payload: PutPayload = mem::take(&mut self.buffer).into_iter().collect();
             self.store.put(&self.path, payload).await.map_err(|e| self.failed(e))?;

@@ -51,7 +51,7 @@ impl Registered {
 pub(super) struct Resolver {
     pub(super) spec: Arc<TableSpec>,
     pub(super) ports: Ports,
-    current: RwLock<Option<Current>>,
+    current: RwLock<Option<Arc<Current>>>,
     learning: Mutex<()>,
 }
 
@@ -72,25 +72,26 @@ impl Resolver {
         Self { spec, ports, current: RwLock::new(None), learning: Mutex::new(()) }
     }
 
-    fn current(&self) -> Option<Current> {
+    fn current(&self) -> Option<Arc<Current>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, current: Current) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(current));
     }
 
     /// Takes note of a newer state of the table.
     pub(super) fn seen(&self, state: &TableState) {
-        if let Some(mut current) = self.current() {
-            current.state = state.clone();
-            self.set(self.rebuilt(current));
+        if let Some(current) = self.current() {
+            let schema_is_same = current.state.schema == state.schema;
+            let current = Current { state: state.clone(), ..Current::clone(&current) };
+            self.set(if schema_is_same { current } else { self.rebuilt(current) });
         }
     }
 
     /// The newest state of the table seen.
     pub(super) fn state(&self) -> Option<TableState> {
-        self.current().map(|current| current.state)
+        self.current().map(|current| current.state.clone())
     }
 
     /// Takes a table as surveyed. Formats that are left open are decided where subjects or columns decide them.
@@ -175,15 +176,16 @@ impl Resolver {
     }
 
     /// What is known, less what has been believed for too long.
-    fn fresh(&self) -> Option<Current> {
-        let mut current = self.current()?;
-        if current.forget_at.is_some_and(|at| at <= self.ports.clock.elapsed()) {
-            current.schemas.retain(|_, known| !matches!(known, SchemaUse::Rejected(Reason::UnknownSchemaId, _)));
-            current.forget_at = None;
-            current = self.rebuilt(current);
-            self.set(current.clone());
+    fn fresh(&self) -> Option<Arc<Current>> {
+        let current = self.current()?;
+        if current.forget_at.is_none_or(|at| at > self.ports.clock.elapsed()) {
+            return Some(current);
         }
-        Some(current)
+        let mut current = Current::clone(&current);
+        current.schemas.retain(|_, known| !matches!(known, SchemaUse::Rejected(Reason::UnknownSchemaId, _)));
+        current.forget_at = None;
+        self.set(self.rebuilt(current));
+        self.current()
     }
 
     fn rebuilt(&self, mut current: Current) -> Current {
@@ -202,7 +204,8 @@ impl Resolver {
         value_undecided: bool,
     ) -> Result<Result<(), String>> {
         let _one_at_a_time = self.learning.lock().await;
-        let Some(mut current) = self.current() else { return Ok(Ok(())) };
+        let Some(current) = self.current() else { return Ok(Ok(())) };
+        let mut current = Current::clone(&current);
         if value_undecided && current.sides.value == Format::Auto {
             let first = batch.records.iter().find_map(|record| batch.value(record));
             current.sides.value = self.format_of(first).await?;
@@ -221,6 +224,10 @@ impl Resolver {
             }
         }
         let misfit = self.fit(&mut current, batch).await?;
+        // A commit may have ended meanwhile; its state is newer, unless columns were added after it.
+        if let Some(now) = self.current().filter(|now| now.state.schema.schema_id >= current.state.schema.schema_id) {
+            current.state = now.state.clone();
+        }
         self.set(self.rebuilt(current));
         Ok(misfit.map_or(Ok(()), Err))
     }
