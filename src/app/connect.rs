@@ -23,7 +23,7 @@ use crate::registry;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 
-/// Bytes of a retry interval: how often a table that cannot go on looks again.
+/// How often a table that cannot go on looks again.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long a revoke waits for commits before the table's uncommitted work is dropped; below the 30 s that the
 /// source waits.

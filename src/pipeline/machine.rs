@@ -2,7 +2,9 @@
 //!
 //! Batches flow through lanes (one per partition being read) into the open epoch; a due epoch is sealed and committed
 //! while the next one fills. At most one commit is under way. Whatever goes wrong ends in the same place: forget what
-//! is not committed, look at table and topics again, and begin at the ledger.
+//! is not committed, look at table and topics again, and begin at the ledger (`retreat`).
+
+mod retreat;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -429,106 +431,6 @@ impl Machine {
                 self.look();
             }
             CommitEnd::Halted(text) => self.stop_reading(Condition::Stopped(text)),
-        }
-    }
-
-    // Partitions taken away.
-
-    fn revoked(&mut self, partitions: Vec<TopicPartition>, lost: bool, ticket: Ticket) {
-        for source in &partitions {
-            self.assigned.remove(source);
-            if let Some(lane) = self.lanes.get_mut(source) {
-                lane.revoking = true;
-            }
-        }
-        if self.first.as_ref().is_some_and(|plan| partitions.iter().any(|source| plan.advances.contains_key(source))) {
-            self.first = None;
-            self.look();
-        }
-        if lost && partitions.iter().any(|source| self.is_pending(source)) {
-            self.abandon();
-            self.look();
-        }
-        let deadline = self.now + self.settings.revoke_timeout;
-        self.revokes.push(Revoke { ticket, partitions, deadline });
-    }
-
-    /// True while a commit that is not decided moves the partition.
-    fn is_pending(&self, source: &TopicPartition) -> bool {
-        let flight = self.in_flight.as_ref().filter(|flight| !flight.is_first);
-        self.open.plan.advances.contains_key(source) || flight.is_some_and(|flight| flight.plan.advances.contains_key(source))
-    }
-
-    fn settle_revokes(&mut self) {
-        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
-            .into_iter()
-            .partition(|revoke| revoke.partitions.iter().any(|source| self.is_pending(source)));
-        self.revokes = waiting;
-        for revoke in settled {
-            for source in &revoke.partitions {
-                // It may have been assigned again meanwhile, but is not read before the next survey.
-                self.lanes.remove(source);
-            }
-            if revoke.partitions.iter().any(|source| self.assigned.contains(source)) {
-                self.look();
-            }
-            self.out.push(Command::Acknowledge(revoke.ticket));
-        }
-    }
-
-    fn tick(&mut self) {
-        if self.revokes.iter().any(|revoke| revoke.deadline <= self.now) {
-            tracing::warn!(table = %self.settings.table, "commit was not done before the revoke's deadline, dropping it");
-            self.abandon();
-            self.look();
-        }
-        if let Looking::At(at) = self.looking
-            && at <= self.now
-        {
-            self.look();
-        }
-    }
-
-    // Ways out.
-
-    /// Commits what came before the record, then takes no more.
-    fn suspend(&mut self, reason: String) {
-        if self.suspending.is_none() {
-            self.halt_all();
-            self.suspending = Some(reason);
-        }
-    }
-
-    /// Forgets what is not committed, and begins again at the ledger after a while.
-    fn start_over(&mut self, condition: Condition) {
-        self.set(condition);
-        self.abandon();
-        self.look_later();
-    }
-
-    /// Forgets what is not committed; looks again after a while, in case somebody has chosen.
-    fn stop_reading(&mut self, condition: Condition) {
-        self.set(condition);
-        self.abandon();
-        self.look_later();
-    }
-
-    fn abandon(&mut self) {
-        self.halt_all();
-        self.out.push(Command::Abandon);
-        self.held.clear();
-        self.open = Epoch::new(self.next_epoch());
-        self.in_flight = None;
-        self.first = None;
-        self.suspending = None;
-    }
-
-    fn halt_all(&mut self) {
-        let (revoking, reading): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.lanes).into_iter().partition(|(_, lane)| lane.revoking);
-        self.lanes = revoking.into_iter().collect();
-        if !reading.is_empty() {
-            self.out.push(Command::Halt(reading.into_iter().map(|(source, _)| source).collect()));
         }
     }
 }

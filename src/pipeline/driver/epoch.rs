@@ -80,7 +80,9 @@ impl EpochFiles {
             open => {
                 let state = resolver.state().ok_or_else(|| Error::bug("write before the table was seen"))?;
                 let state = TableState { schema: Arc::clone(&batch.schema), ..state };
-                open.insert((batch.schema, resolver.ports.lake.writer(&state, self.commit)?))
+                // Each writer counts its files from 0: an epoch's second one must not take the names of the first.
+                let name = CommitId(resolver.ports.clock.fresh_id());
+                open.insert((batch.schema, resolver.ports.lake.writer(&state, name)?))
             }
         };
         writer.write(batch.rows).await
