@@ -153,6 +153,7 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
         commit_rows: table.commit_rows.unwrap_or(u64::MAX),
         revoke_timeout: REVOKE_TIMEOUT,
         retry_interval: RETRY_INTERVAL,
+        identity_interval: IDENTITY_INTERVAL,
     };
     let layout = layout(table)?;
     if layout.value_format == Format::Registry && config.schema_registry.is_none() {

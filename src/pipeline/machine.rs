@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::event::{
     BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey, Ticket,
 };
-use super::recovery::{Decision, decide};
+use super::recovery::{Decision, changed_topic, decide};
 use crate::check;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::ledger::{Advance, Position};
@@ -172,9 +172,10 @@ impl Machine {
                     self.out.push(Command::Commit(epoch, flight.plan.clone()));
                 }
             }
-            Event::WriteFailed(epoch, reason) => {
+            Event::WriteFailed { epoch, passes, reason } => {
                 if self.open.id == epoch || self.in_flight.as_ref().is_some_and(|flight| flight.id == epoch) {
-                    self.start_over(Condition::Waiting(On::Store, format!("writing files: {reason}")));
+                    let text = format!("writing files: {reason}");
+                    self.start_over(if passes { Condition::Waiting(On::Store, text) } else { Condition::Stopped(text) });
                 }
             }
             Event::CommitEnded(epoch, end) => self.commit_ended(epoch, end),
@@ -250,6 +251,11 @@ impl Machine {
         if self.stopping || self.suspending.is_some() || self.first.is_some() || self.first_in_flight() {
             return;
         }
+        if let Some(change) = changed_topic(survey).filter(|_| !self.lanes.is_empty()) {
+            // What is read of it belongs to another topic; the next survey decides what becomes of the table.
+            self.start_over(Condition::Waiting(On::Kafka, change));
+            return self.look();
+        }
         let wanted: BTreeSet<_> = self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
         match decide(&self.settings, survey, &wanted) {
             Decision::Start(starts) => self.begin(starts),
@@ -269,6 +275,7 @@ impl Machine {
 
     fn begin(&mut self, starts: BTreeMap<TopicPartition, Position>) {
         self.set(Condition::Running);
+        self.looking = Looking::At(self.now + self.settings.identity_interval);
         let mut orders = Vec::with_capacity(starts.len());
         for (source, at) in starts {
             self.last_attempt += 1;

@@ -51,6 +51,25 @@ pub fn decide(settings: &Settings, survey: &Survey, wanted: &BTreeSet<TopicParti
     if plan == CommitPlan::default() { Decision::Start(starts) } else { Decision::CommitFirst(plan) }
 }
 
+/// What shows that a topic of the ledger is another one now: its id, or the cluster's.
+#[must_use]
+pub fn changed_topic(survey: &Survey) -> Option<String> {
+    let Recovery::At(progress) = &survey.state.recovery else { return None };
+    progress.ledger.topics.iter().find_map(|(name, known)| {
+        let facts = survey.topics.get(name)?.as_ref()?;
+        identity_change(&progress.ledger, known, facts).map(|change| format!("topic `{name}`: {change}"))
+    })
+}
+
+fn identity_change(ledger: &Ledger, known: &TopicLedger, facts: &TopicFacts) -> Option<String> {
+    let (old, new) = (&ledger.cluster_id, &facts.cluster_id);
+    if !old.is_empty() && !new.is_empty() && old != new {
+        return Some(format!("the ledger is of cluster `{old}`, this is cluster `{new}`"));
+    }
+    let (old, new) = (known.topic_id?, facts.topic_id?);
+    (old != new).then(|| format!("the ledger is of topic id {old}, the topic now has id {new}"))
+}
+
 struct Topic<'a> {
     settings: &'a Settings,
     survey: &'a Survey,
@@ -119,14 +138,8 @@ impl Topic<'_> {
 
     /// What shows that the topic is not the one that the ledger speaks of.
     fn change(&self, known: &TopicLedger, wanted: &[TopicPartition]) -> Option<String> {
-        let (old, new) = (&self.ledger.cluster_id, &self.facts.cluster_id);
-        if !old.is_empty() && !new.is_empty() && old != new {
-            return Some(format!("the ledger is of cluster `{old}`, this is cluster `{new}`"));
-        }
-        if let (Some(old), Some(new)) = (known.topic_id, self.facts.topic_id)
-            && old != new
-        {
-            return Some(format!("the ledger is of topic id {old}, the topic now has id {new}"));
+        if let Some(change) = identity_change(self.ledger, known, self.facts) {
+            return Some(change);
         }
         wanted.iter().find_map(|source| {
             let (position, range) = (known.partitions.get(&source.partition)?, self.survey.watermarks.get(source)?);

@@ -56,7 +56,7 @@ impl EpochFiles {
 
     /// Bytes in files, complete or not.
     pub(super) fn file_bytes(&self) -> u64 {
-        let open = self.open.as_ref().map_or(0, |(_, writer)| writer.memory_bytes() as u64);
+        let open = self.open.as_ref().map_or(0, |(_, writer)| writer.file_bytes());
         open + self.complete.iter().map(|file| file.size_bytes).sum::<u64>()
     }
 
@@ -80,9 +80,7 @@ impl EpochFiles {
             open => {
                 let state = resolver.state().ok_or_else(|| Error::bug("write before the table was seen"))?;
                 let state = TableState { schema: Arc::clone(&batch.schema), ..state };
-                // Each writer counts its files from 0: an epoch's second one must not take the names of the first.
-                let name = CommitId(resolver.ports.clock.fresh_id());
-                open.insert((batch.schema, resolver.ports.lake.writer(&state, name)?))
+                open.insert((batch.schema, resolver.ports.lake.writer(&state, self.commit)?))
             }
         };
         writer.write(batch.rows).await

@@ -5,17 +5,21 @@
 
 mod epoch;
 mod resolve;
+mod shown;
 mod survey;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::epoch::{EpochFiles, SealedFiles};
 use self::resolve::{Decoded, Resolver};
+use self::shown::Shown;
 use super::event::{BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket};
 use super::machine::Machine;
 use crate::decode::layout::Layout;
@@ -31,7 +35,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
 use crate::runtime::shutdown::Shutdown;
-use crate::telemetry::health::{Dependency, Health, TableHealth};
+use crate::telemetry::health::Health;
 use crate::telemetry::metrics::TableMetrics;
 
 /// One table: what is configured for it.
@@ -109,7 +113,7 @@ pub async fn run(
     };
     let result = driver.work(events, shutdown).await;
     if let Err(error) = &result {
-        report(&driver.ports, &driver.spec.settings, &Condition::Stopped(error.chain()));
+        driver.resolver.shown.set(Condition::Stopped(error.chain()));
     }
     result
 }
@@ -156,6 +160,8 @@ enum Job {
     Seal(EpochId),
 }
 
+/// A commit that takes longer is shown as waiting.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// Decoded batches that may wait for the writer, beside those being decoded.
 const DECODED_WAITING_MAX: usize = 4;
 
@@ -243,7 +249,7 @@ impl Driver {
                 }
             }
             Command::Hint(positions) => self.ports.source.hint(positions),
-            Command::Report(condition) => report(&self.ports, &self.spec.settings, &condition),
+            Command::Report(condition) => self.resolver.shown.set(condition),
             Command::Finished => self.finished = true,
         }
     }
@@ -353,7 +359,8 @@ impl Driver {
             }
             Ok(Decoded::Misfit(reason)) => Ok(Event::Undecodable(batch, attempt, source, reason)),
             Err(error) if error.kind() == ErrorKind::Bug => Err(error),
-            Err(error) => Ok(Event::ReadFailed { source, attempt, reason: error.chain() }),
+            // Whatever passes has been waited for; this is a table that cannot take the batch's columns.
+            Err(error) => Ok(Event::Undecodable(batch, attempt, source, error.chain())),
         }
     }
 
@@ -365,7 +372,7 @@ impl Driver {
                 self.files = Some(files);
                 Event::Written(epoch, bytes)
             }
-            Err(error) => Event::WriteFailed(epoch, error.chain()),
+            Err(error) => Event::WriteFailed { epoch, passes: waits(&error), reason: error.chain() },
         }
     }
 
@@ -376,7 +383,7 @@ impl Driver {
                 self.sealed = Some((epoch, files));
                 Event::Sealed(epoch)
             }
-            Err(error) => Event::WriteFailed(epoch, error.chain()),
+            Err(error) => Event::WriteFailed { epoch, passes: waits(&error), reason: error.chain() },
         }
     }
 
@@ -393,7 +400,7 @@ impl Driver {
                 return (epoch, CommitEnd::Halted("commit before the table was seen".to_owned()));
             };
             let begun = ports.clock.elapsed();
-            let end = commit(&ports, &spec, &request).await;
+            let end = commit(&ports, &resolver.shown, &request).await;
             if let CommitEnd::Committed(_) = &end {
                 counts.count(&ports, &request, spec.settings.on_error == OnError::DeadLetter);
                 ports.metrics.commit_duration_seconds.observe((ports.clock.elapsed() - begun).as_secs_f64());
@@ -405,11 +412,19 @@ impl Driver {
 }
 
 /// Commits, waiting for whatever is away.
-async fn commit(ports: &Ports, spec: &TableSpec, request: &CommitRequest) -> CommitEnd {
+async fn commit(ports: &Ports, shown: &Shown, request: &CommitRequest) -> CommitEnd {
     let mut backoff = Backoff::service();
-    let mut waited = false;
-    loop {
-        let end = match ports.lake.commit(request).await {
+    let end = loop {
+        let attempt = ports.lake.commit(request);
+        tokio::pin!(attempt);
+        let outcome = match ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await {
+            Some(outcome) => outcome,
+            None => {
+                shown.waits(On::Catalog, format!("a commit has had no definite answer for {COMMIT_PATIENCE:?}"));
+                attempt.await
+            }
+        };
+        break match outcome {
             Ok(CommitOutcome::Committed(state)) => {
                 ports.metrics.commits.committed.inc();
                 CommitEnd::Committed(Box::new(state))
@@ -423,51 +438,21 @@ async fn commit(ports: &Ports, spec: &TableSpec, request: &CommitRequest) -> Com
                 CommitEnd::Dropped("the table's schema or layout changed in meaning".to_owned())
             }
             Err(error) if waits(&error) => {
-                report(ports, &spec.settings, &Condition::Waiting(On::Catalog, error.chain()));
-                waited = true;
+                shown.waits(On::Catalog, error.chain());
                 ports.clock.sleep(backoff.pause()).await;
                 continue;
             }
             Err(error) => CommitEnd::Halted(error.chain()),
         };
-        if waited {
-            report(ports, &spec.settings, &Condition::Running);
-        }
-        return end;
-    }
+    };
+    shown.goes_on();
+    ports.metrics.commits.conflict_retry.inc_by(request.conflicts.load(Ordering::Relaxed));
+    end
 }
 
 /// True where the error's kind says that it passes.
 fn waits(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Conflict)
-}
-
-/// Shows a table's condition, and logs its changes.
-fn report(ports: &Ports, settings: &Settings, condition: &Condition) {
-    let table = &settings.table;
-    let health = match condition {
-        Condition::Starting => TableHealth::Starting,
-        Condition::Running => TableHealth::Ok,
-        Condition::Waiting(on, error) => {
-            tracing::warn!(%table, on = ?on, error, "table waits");
-            let on = match on {
-                On::Registry => Dependency::Registry,
-                On::Kafka => Dependency::Kafka,
-                On::Catalog => Dependency::Catalog,
-                On::Store => Dependency::Store,
-            };
-            TableHealth::Waiting { on, since_ms: ports.clock.now_ms(), error: error.clone() }
-        }
-        Condition::Suspended(reason) => {
-            tracing::error!(%table, reason, "table suspended; mend the cause, then `frazil tables resume {table} --from ledger`");
-            TableHealth::Suspended { reason: reason.clone() }
-        }
-        Condition::Stopped(reason) => {
-            tracing::error!(%table, reason, "table stopped");
-            TableHealth::Stopped { reason: reason.clone() }
-        }
-    };
-    ports.health.set_table(table, health);
 }
 
 /// The work's output, or never where there is none.

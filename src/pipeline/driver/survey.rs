@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::resolve::{Registered, Resolver};
-use super::{report, waits};
+use super::waits;
 use crate::decode::layout::Side;
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
-use crate::pipeline::event::{Condition, Event, On, StartAt, Survey};
+use crate::pipeline::event::{Event, On, StartAt, Survey};
 use crate::ports::{Recovery, TableLayout, TableState};
 use crate::runtime::backoff::Backoff;
 
@@ -20,9 +20,12 @@ pub(super) async fn survey(resolver: Arc<Resolver>, create: bool) -> Event {
     let mut backoff = Backoff::service();
     loop {
         match attempt(&resolver, create).await {
-            Ok(survey) => return Event::Surveyed(Box::new(survey)),
+            Ok(survey) => {
+                resolver.shown.goes_on();
+                return Event::Surveyed(Box::new(survey));
+            }
             Err((on, error)) if waits(&error) => {
-                report(&resolver.ports, &resolver.spec.settings, &Condition::Waiting(on, error.chain()));
+                resolver.shown.waits(on, error.chain());
                 resolver.ports.clock.sleep(backoff.pause()).await;
             }
             Err((_, error)) => return Event::SurveyHalted(error.chain()),
