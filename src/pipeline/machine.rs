@@ -113,7 +113,8 @@ impl Machine {
             uuid: None,
             assigned: BTreeSet::new(),
             lanes: BTreeMap::new(),
-            looking: Looking::No,
+            // Not only when partitions come: a topic that is not there yet, or a broker that refuses, never brings any.
+            looking: Looking::At(Duration::ZERO),
             first: None,
             open: Epoch::new(EpochId(0)),
             in_flight: None,
