@@ -25,7 +25,9 @@ pub fn column(
 ) -> Result<ArrayRef> {
     let rows = accepted.len();
     Ok(match metadata {
-        Metadata::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(batch.source.topic.as_ref(), rows))),
+        Metadata::Topic => {
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(batch.source.topic.as_ref(), rows)))
+        }
         Metadata::Partition => Arc::new(Int32Array::from_value(batch.source.partition, rows)),
         Metadata::Incarnation => Arc::new(Int32Array::from_value(incarnation, rows)),
         Metadata::Offset => Arc::new(Int64Array::from_iter_values(accepted.iter().map(|record| record.offset))),
@@ -93,4 +95,3 @@ fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord], data_
     }
     column.finish(data_type)
 }
-

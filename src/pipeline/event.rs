@@ -121,7 +121,7 @@ pub struct DecodedFacts {
     pub newest_ms: Option<i64>,
     /// Rows.
     pub rows: u64,
-    /// The first record that cannot be a row, described.
+    /// The first record that cannot be a row, described; where it suspends the table, the batch ends before it.
     pub reject: Option<String>,
 }
 

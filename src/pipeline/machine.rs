@@ -115,7 +115,8 @@ impl Machine {
             uuid: None,
             assigned: BTreeSet::new(),
             lanes: BTreeMap::new(),
-            looking: Looking::No,
+            // Not only when partitions come: a topic that is not there yet, or a broker that refuses, never brings any.
+            looking: Looking::At(Duration::ZERO),
             first: None,
             open: Epoch::new(EpochId(0)),
             in_flight: None,
@@ -347,17 +348,17 @@ impl Machine {
         };
         lane.decoding -= 1;
         check!(I2, facts.first >= lane.decoded, "batch of `{}` at {} is behind {}", facts.source, facts.first, lane.decoded);
-        if let Some(reject) = facts.reject.as_ref().filter(|_| suspends) {
-            self.out.push(Command::Discard(batch));
-            return self.suspend(reject.clone());
-        }
+        let suspends = facts.reject.as_ref().filter(|_| suspends);
         // Behind the last batch come only holes that the broker itself left.
-        lane.decoded = if lane.decoding == 0 { lane.polled } else { facts.next };
+        lane.decoded = if lane.decoding == 0 && suspends.is_none() { lane.polled } else { facts.next };
         lane.leader_epoch = facts.leader_epoch.or(lane.leader_epoch);
         self.open.rows += facts.rows;
         self.open.plan.newest_ms = self.open.plan.newest_ms.max(facts.newest_ms);
         self.out.push(Command::Write(batch, self.open.id));
         self.advance(&facts.source);
+        if let Some(reject) = suspends {
+            self.suspend(reject.clone());
+        }
     }
 
     fn advance(&mut self, source: &TopicPartition) {

@@ -35,6 +35,10 @@ pub fn decide(settings: &Settings, survey: &Survey, wanted: &BTreeSet<TopicParti
     if let Some(suspension) = &progress.suspension {
         return Decision::Suspended(suspension.reason.clone());
     }
+    let missing = survey.topics.iter().find(|(_, facts)| facts.is_none()).map(|(topic, _)| topic);
+    if let Some(topic) = missing.filter(|_| wanted.is_empty()) {
+        return Decision::Wait(format!("topic `{topic}` does not exist"));
+    }
     let mut plan = CommitPlan::default();
     let mut starts = BTreeMap::new();
     let topics: BTreeSet<&str> = wanted.iter().map(|source| source.topic.as_ref()).collect();

@@ -8,11 +8,17 @@
 #![allow(unreachable_pub, dead_code, reason = "a harness for all tests, of which each build may use a part")]
 
 mod avro;
+mod bad_input;
+mod evolution;
 mod kafka;
 mod lake;
+mod partitions;
 mod process;
+mod security;
 mod selftest;
 mod services;
+mod settings;
 mod smoke;
+mod types;
 mod verify;
 mod wait;

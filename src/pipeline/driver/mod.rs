@@ -22,6 +22,7 @@ use self::resolve::{Decoded, Resolver};
 use self::shown::Shown;
 use super::event::{BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket};
 use super::machine::Machine;
+use crate::decode::cut_at_reject;
 use crate::decode::layout::Layout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::decoded::DecodedBatch;
@@ -340,7 +341,14 @@ impl Driver {
     fn finish_decode(&mut self, decode: Decode) -> Result<Event> {
         let Decode { batch, attempt, source, charge, result } = decode;
         match result {
-            Ok(Decoded::Rows(rows)) => {
+            Ok(Decoded::Rows(mut rows)) => {
+                let reject = rows.rejects.first().map(|reject| {
+                    let (reason, offset) = (reject.reason.as_str(), reject.record.offset);
+                    format!("record {offset} of `{}` cannot be a row: {reason}: {}", rows.source, reject.message)
+                });
+                if self.resolver.spec.settings.on_error == OnError::Suspend {
+                    cut_at_reject(&self.resolver.spec.layout, &mut rows);
+                }
                 let facts = DecodedFacts {
                     source,
                     attempt,
@@ -349,10 +357,7 @@ impl Driver {
                     leader_epoch: rows.leader_epoch,
                     newest_ms: rows.newest_ms,
                     rows: rows.rows.num_rows() as u64,
-                    reject: rows.rejects.first().map(|reject| {
-                        let (reason, offset) = (reject.reason.as_str(), reject.record.offset);
-                        format!("record {offset} of `{}` cannot be a row: {reason}: {}", rows.source, reject.message)
-                    }),
+                    reject,
                 };
                 self.decoded.insert(batch, (rows, charge));
                 Ok(Event::Decoded(batch, facts))
