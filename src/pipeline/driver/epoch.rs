@@ -80,7 +80,9 @@ impl EpochFiles {
             open => {
                 let state = resolver.state().ok_or_else(|| Error::bug("write before the table was seen"))?;
                 let state = TableState { schema: Arc::clone(&batch.schema), ..state };
-                open.insert((batch.schema, resolver.ports.lake.writer(&state, self.commit)?))
+                // A second writer of one commit must not write over the files of the first.
+                let name = if self.complete.is_empty() { self.commit } else { CommitId(resolver.ports.clock.fresh_id()) };
+                open.insert((batch.schema, resolver.ports.lake.writer(&state, name)?))
             }
         };
         writer.write(batch.rows).await
