@@ -18,6 +18,7 @@ use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::ledger::{Advance, Position};
 use crate::model::offsets::NextOffset;
 use crate::ports::{Start, Suspension};
+use crate::rule::{self, Rule};
 
 /// The brain of one table.
 #[derive(Debug)]
@@ -204,7 +205,7 @@ impl Machine {
     }
 
     fn lane(&mut self, source: &TopicPartition, attempt: Attempt) -> Option<&mut Lane> {
-        self.lanes.get_mut(source).filter(|lane| lane.attempt == attempt && !lane.revoking)
+        self.lanes.get_mut(source).filter(|lane| !lane.revoking && (lane.attempt == attempt || !rule::holds(Rule::AttemptNumbers)))
     }
 
     fn set(&mut self, condition: Condition) {
@@ -251,7 +252,8 @@ impl Machine {
         let wanted: BTreeSet<_> = self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
         match decide(&self.settings, survey, &wanted) {
             Decision::Start(starts) => self.begin(starts),
-            Decision::CommitFirst(plan) => self.first = Some(plan),
+            Decision::CommitFirst(plan) if rule::holds(Rule::StartCommitted) => self.first = Some(plan),
+            Decision::CommitFirst(plan) => self.begin(plan.advances.into_iter().map(|(source, step)| (source, step.to)).collect()),
             Decision::Wait(text) => {
                 self.set(Condition::Waiting(On::Kafka, text));
                 self.look_later();
@@ -320,7 +322,7 @@ impl Machine {
             return;
         }
         let Some(lane) = self.lane(source, attempt) else { return };
-        if next > lane.polled {
+        if next > lane.polled && rule::holds(Rule::EofAdvances) {
             lane.polled = next;
             if lane.decoding == 0 {
                 lane.decoded = next;
@@ -445,7 +447,7 @@ impl Machine {
             self.first = None;
             self.look();
         }
-        if lost && partitions.iter().any(|source| self.is_pending(source)) {
+        if lost && rule::holds(Rule::LostAbandons) && partitions.iter().any(|source| self.is_pending(source)) {
             self.abandon();
             self.look();
         }
@@ -462,7 +464,7 @@ impl Machine {
     fn settle_revokes(&mut self) {
         let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
             .into_iter()
-            .partition(|revoke| revoke.partitions.iter().any(|source| self.is_pending(source)));
+            .partition(|revoke| rule::holds(Rule::RevokeWaits) && revoke.partitions.iter().any(|source| self.is_pending(source)));
         self.revokes = waiting;
         for revoke in settled {
             for source in &revoke.partitions {
@@ -538,3 +540,6 @@ impl Epoch {
         Self { id, plan: CommitPlan::default(), rows: 0, file_bytes: 0, since: None }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

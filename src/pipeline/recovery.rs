@@ -8,6 +8,7 @@ use crate::model::ids::TopicPartition;
 use crate::model::ledger::{Advance, Ledger, Position, TopicLedger};
 use crate::model::offsets::NextOffset;
 use crate::ports::{Gap, Recovery, TopicFacts, Watermarks};
+use crate::rule::{self, Rule};
 
 /// What is to be done before partitions can be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,11 +77,12 @@ impl Topic<'_> {
             let range = self.range(source)?;
             let Some(position) = known.partitions.get(&source.partition) else {
                 // The partition came after the table's first ledger: all of it is new, whatever `start` says.
-                plan.advances.insert(source.clone(), Advance { from: None, to: Position::default() });
+                let next = if rule::holds(Rule::NewPartitionFromZero) { NextOffset(0) } else { range.stable };
+                plan.advances.insert(source.clone(), Advance { from: None, to: Position { next, leader_epoch: None } });
                 self.identify(plan, known.incarnation);
                 continue;
             };
-            if position.next < range.low {
+            if position.next < range.low && rule::holds(Rule::GapPolicy) {
                 self.gap(source, position.next, range.low, plan)?;
             } else {
                 starts.insert(source.clone(), *position);
@@ -125,6 +127,7 @@ impl Topic<'_> {
         }
         if let (Some(old), Some(new)) = (known.topic_id, self.facts.topic_id)
             && old != new
+            && rule::holds(Rule::TopicIdentity)
         {
             return Some(format!("the ledger is of topic id {old}, the topic now has id {new}"));
         }
@@ -166,3 +169,6 @@ impl Topic<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
