@@ -58,7 +58,10 @@ impl Member {
 
     /// The member's process is no more.
     pub fn end(&self) {
-        lock(&self.state).gone = true;
+        let mut state = lock(&self.state);
+        state.gone = true;
+        // Whoever waits for an answer to one of these hears that nobody is there.
+        state.outbox.clear();
     }
 
     /// True once its process is no more.

@@ -52,8 +52,10 @@ impl Operator {
             let suspended = history.progress(main).filter(|progress| progress.suspension.is_some()).cloned();
             (history.newest, at_main, suspended)
         };
-        if newest != at_main {
-            let from_ledger = self.world.random().per_mille(500);
+        // A history that another tool has cut off holds all rows: there is one choice.
+        let cut_off = newest == at_main && matches!(progress::recovery("simulated", &metadata), Ok(Recovery::Halted(_)));
+        if newest != at_main || cut_off {
+            let from_ledger = cut_off || self.world.random().per_mille(500);
             let chosen = if from_ledger { newest } else { at_main };
             self.world.note(format!("operator: resume from {}", if from_ledger { "ledger" } else { "snapshot" }));
             if from_ledger {

@@ -39,7 +39,7 @@ pub async fn verify(world: &World, stores: &Stores, operator: &Operator, scenari
         for (key, offset, content) in reader.rows(&path).await? {
             rows += 1;
             if table.entry(key.clone()).or_default().insert(offset, content).is_some() {
-                world.wrong(format!("I1: {key:?} at {offset} is there twice"));
+                world.wrong(format!("I1: {key:?} at {offset} is there twice, again in `{path}`"));
             }
         }
     }

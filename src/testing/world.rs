@@ -14,7 +14,10 @@ use crate::ports::RegisteredSchema;
 use crate::runtime::clock::Clock;
 
 /// Events kept for a failure's report.
-const TRACE_KEPT: usize = 120;
+const TRACE_KEPT: usize = 150;
+
+/// Faults kept for a failure's report.
+const WRONG_KEPT: usize = 12;
 
 /// Shared by everything in a simulation.
 pub struct World {
@@ -119,8 +122,12 @@ impl World {
     /// Notes that something is wrong.
     pub fn wrong(&self, what: impl Into<String>) {
         let what = what.into();
-        self.note(format!("WRONG: {what}"));
-        lock(&self.wrong).push(what);
+        let mut wrong = lock(&self.wrong);
+        // What is wrong once is often wrong everywhere.
+        if wrong.len() < WRONG_KEPT {
+            self.note(format!("WRONG: {what}"));
+            wrong.push(what);
+        }
     }
 
     /// What was found to be wrong so far.
