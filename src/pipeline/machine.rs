@@ -4,13 +4,19 @@
 //! while the next one fills. At most one commit is under way. Whatever goes wrong ends in the same place: forget what
 //! is not committed, look at table and topics again, and begin at the ledger.
 
+mod parts;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::parts::{Epoch, InFlight, Lane, Looking, Revoke};
 use super::event::{
-    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey, Ticket,
+    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey,
+    Ticket,
 };
 use super::recovery::{Decision, decide};
 use crate::check;
@@ -48,61 +54,6 @@ pub struct Machine {
     now: Duration,
     now_ms: i64,
     out: Vec<Command>,
-}
-
-/// Reading of one partition.
-#[derive(Debug)]
-struct Lane {
-    attempt: Attempt,
-    /// Behind all that came in.
-    polled: NextOffset,
-    /// Behind all that is in the open epoch or before it.
-    decoded: NextOffset,
-    /// Where the open epoch starts.
-    base: NextOffset,
-    leader_epoch: Option<i32>,
-    /// Batches being decoded.
-    decoding: u32,
-    revoking: bool,
-}
-
-/// Batches that will be committed together.
-#[derive(Debug)]
-struct Epoch {
-    id: EpochId,
-    plan: CommitPlan,
-    rows: u64,
-    file_bytes: u64,
-    /// When its first batch came.
-    since: Option<Duration>,
-}
-
-/// The epoch that is being completed and committed.
-#[derive(Debug)]
-struct InFlight {
-    id: EpochId,
-    plan: CommitPlan,
-    /// A commit that only states where reading begins.
-    is_first: bool,
-}
-
-/// A revoke that waits for commits.
-#[derive(Debug)]
-struct Revoke {
-    ticket: Ticket,
-    partitions: Vec<TopicPartition>,
-    deadline: Duration,
-}
-
-/// Whether table and topics are being looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Looking {
-    No,
-    /// `again`: something changed meanwhile.
-    Now {
-        again: bool,
-    },
-    At(Duration),
 }
 
 impl Machine {
@@ -193,7 +144,8 @@ impl Machine {
     /// When `Tick` is wanted, if nothing else happens before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let due = self.open.since.filter(|_| self.in_flight.is_none()).map(|since| since + self.settings.commit_interval);
+        let due =
+            self.open.since.filter(|_| self.in_flight.is_none()).map(|since| since + self.settings.commit_interval);
         let look = if let Looking::At(at) = self.looking { Some(at) } else { None };
         self.revokes.iter().map(|revoke| revoke.deadline).chain(due).chain(look).min()
     }
@@ -205,7 +157,9 @@ impl Machine {
     }
 
     fn lane(&mut self, source: &TopicPartition, attempt: Attempt) -> Option<&mut Lane> {
-        self.lanes.get_mut(source).filter(|lane| !lane.revoking && (lane.attempt == attempt || !rule::holds(Rule::AttemptNumbers)))
+        self.lanes
+            .get_mut(source)
+            .filter(|lane| !lane.revoking && (lane.attempt == attempt || !rule::holds(Rule::AttemptNumbers)))
     }
 
     fn set(&mut self, condition: Condition) {
@@ -239,7 +193,9 @@ impl Machine {
         self.looking = Looking::No;
         if self.uuid.is_some_and(|uuid| uuid != survey.state.uuid) {
             let (table, uuid) = (&self.settings.table, survey.state.uuid);
-            let text = format!("table `{table}` was replaced by another one (uuid {uuid}); restart frazil to take it as it is");
+            let text = format!(
+                "table `{table}` was replaced by another one (uuid {uuid}); restart frazil to take it as it is"
+            );
             return self.stop_reading(Condition::Stopped(text));
         }
         self.uuid = Some(survey.state.uuid);
@@ -249,11 +205,14 @@ impl Machine {
         if self.stopping || self.suspending.is_some() || self.first.is_some() || self.first_in_flight() {
             return;
         }
-        let wanted: BTreeSet<_> = self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
+        let wanted: BTreeSet<_> =
+            self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
         match decide(&self.settings, survey, &wanted) {
             Decision::Start(starts) => self.begin(starts),
             Decision::CommitFirst(plan) if rule::holds(Rule::StartCommitted) => self.first = Some(plan),
-            Decision::CommitFirst(plan) => self.begin(plan.advances.into_iter().map(|(source, step)| (source, step.to)).collect()),
+            Decision::CommitFirst(plan) => {
+                self.begin(plan.advances.into_iter().map(|(source, step)| (source, step.to)).collect())
+            }
             Decision::Wait(text) => {
                 self.set(Condition::Waiting(On::Kafka, text));
                 self.look_later();
@@ -292,7 +251,14 @@ impl Machine {
 
     // Records on their way.
 
-    fn polled(&mut self, batch: BatchId, source: &TopicPartition, attempt: Attempt, first: NextOffset, next: NextOffset) {
+    fn polled(
+        &mut self,
+        batch: BatchId,
+        source: &TopicPartition,
+        attempt: Attempt,
+        first: NextOffset,
+        next: NextOffset,
+    ) {
         let refuse = self.stopping || self.suspending.is_some();
         let Some(lane) = self.lane(source, attempt).filter(|_| !refuse) else {
             self.out.push(Command::Discard(batch));
@@ -339,7 +305,14 @@ impl Machine {
             return;
         };
         lane.decoding -= 1;
-        check!(I2, facts.first >= lane.decoded, "batch of `{}` at {} is behind {}", facts.source, facts.first, lane.decoded);
+        check!(
+            I2,
+            facts.first >= lane.decoded,
+            "batch of `{}` at {} is behind {}",
+            facts.source,
+            facts.first,
+            lane.decoded
+        );
         if let Some(reject) = facts.reject.as_ref().filter(|_| suspends) {
             self.out.push(Command::Discard(batch));
             return self.suspend(reject.clone());
@@ -458,13 +431,14 @@ impl Machine {
     /// True while a commit that is not decided moves the partition.
     fn is_pending(&self, source: &TopicPartition) -> bool {
         let flight = self.in_flight.as_ref().filter(|flight| !flight.is_first);
-        self.open.plan.advances.contains_key(source) || flight.is_some_and(|flight| flight.plan.advances.contains_key(source))
+        self.open.plan.advances.contains_key(source)
+            || flight.is_some_and(|flight| flight.plan.advances.contains_key(source))
     }
 
     fn settle_revokes(&mut self) {
-        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
-            .into_iter()
-            .partition(|revoke| rule::holds(Rule::RevokeWaits) && revoke.partitions.iter().any(|source| self.is_pending(source)));
+        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes).into_iter().partition(|revoke| {
+            rule::holds(Rule::RevokeWaits) && revoke.partitions.iter().any(|source| self.is_pending(source))
+        });
         self.revokes = waiting;
         for revoke in settled {
             for source in &revoke.partitions {
@@ -534,12 +508,3 @@ impl Machine {
         }
     }
 }
-
-impl Epoch {
-    fn new(id: EpochId) -> Self {
-        Self { id, plan: CommitPlan::default(), rows: 0, file_bytes: 0, since: None }
-    }
-}
-
-#[cfg(test)]
-pub(super) mod tests;

@@ -43,7 +43,8 @@ pub fn decide(settings: &Settings, survey: &Survey, wanted: &BTreeSet<TopicParti
         let Some(facts) = survey.topics.get(topic).and_then(Option::as_ref) else {
             return Decision::Wait(format!("topic `{topic}` does not exist"));
         };
-        let partitions: Vec<TopicPartition> = wanted.iter().filter(|source| source.topic.as_ref() == topic).cloned().collect();
+        let partitions: Vec<TopicPartition> =
+            wanted.iter().filter(|source| source.topic.as_ref() == topic).cloned().collect();
         let one = Topic { settings, survey, ledger: &progress.ledger, name: topic, facts };
         if let Err(decision) = one.decide(&partitions, &mut plan, &mut starts) {
             return decision;
@@ -154,7 +155,13 @@ impl Topic<'_> {
         Ok(())
     }
 
-    fn gap(&self, source: &TopicPartition, from: NextOffset, to: NextOffset, plan: &mut CommitPlan) -> Result<(), Decision> {
+    fn gap(
+        &self,
+        source: &TopicPartition,
+        from: NextOffset,
+        to: NextOffset,
+        plan: &mut CommitPlan,
+    ) -> Result<(), Decision> {
         if self.settings.on_gap == OnGap::Fail {
             return Err(Decision::Halt(format!(
                 "offsets {from} to {} of `{source}` were deleted by retention before they were read; set `on_gap: continue` \

@@ -9,16 +9,18 @@ use crate::ports::{Progress, Suspension};
 fn decided(settings: &Settings, survey: &Survey, partitions: &[i32]) -> String {
     match decide(settings, survey, &partitions.iter().map(|p| t(*p)).collect()) {
         Decision::Start(starts) => {
-            format!("start{}", starts.iter().map(|(source, at)| format!(" {source}@{}", at.next)).collect::<String>())
+            let starts = starts.iter().map(|(source, at)| format!("{source}@{}", at.next));
+            std::iter::once("start".to_owned()).chain(starts).collect::<Vec<_>>().join(" ")
         }
         Decision::CommitFirst(plan) => {
             let step = |(source, step): (&TopicPartition, &Advance)| {
-                format!(" {source} {}..{}", step.from.map_or(-1, |from| from.0), step.to.next)
+                format!("{source} {}..{}", step.from.map_or(-1, |from| from.0), step.to.next)
             };
-            let steps: String = plan.advances.iter().map(step).collect();
-            let gaps: String = plan.gaps.iter().map(|gap| format!(" gap {}..{}", gap.from, gap.to)).collect();
-            let incarnation = plan.identity.topics.values().map(|topic| format!(" incarnation {}", topic.incarnation));
-            format!("commit{steps}{gaps}{}", incarnation.collect::<String>())
+            let mut said = vec!["commit".to_owned()];
+            said.extend(plan.advances.iter().map(step));
+            said.extend(plan.gaps.iter().map(|gap| format!("gap {}..{}", gap.from, gap.to)));
+            said.extend(plan.identity.topics.values().map(|topic| format!("incarnation {}", topic.incarnation)));
+            said.join(" ")
         }
         Decision::Wait(_) => "wait".to_owned(),
         Decision::Suspended(_) => "suspended".to_owned(),
@@ -47,9 +49,14 @@ fn start_is_resolved_once_and_for_all_partitions() {
 fn a_known_partition_goes_on_from_the_ledger() {
     let known = |positions: &[(i32, i64)], logs: &[(i64, i64)]| survey(Recovery::At(at(positions)), logs);
     let latest = Settings { start: StartAt::Latest, ..settings() };
-    let lenient = Settings { on_gap: OnGap::Continue, on_topic_change: OnTopicChange::NewIncarnation, ..latest.clone() };
+    let lenient =
+        Settings { on_gap: OnGap::Continue, on_topic_change: OnTopicChange::NewIncarnation, ..latest.clone() };
     assert_eq!(decided(&latest, &known(&[(0, 5)], &[(0, 9)]), &[0]), "start t[0]@5");
-    assert_eq!(decided(&latest, &known(&[(0, 5)], &[(0, 9), (0, 7)]), &[0, 1]), "commit t[1] -1..0 incarnation 0", "a new partition");
+    assert_eq!(
+        decided(&latest, &known(&[(0, 5)], &[(0, 9), (0, 7)]), &[0, 1]),
+        "commit t[1] -1..0 incarnation 0",
+        "a new partition"
+    );
     assert_eq!(decided(&latest, &known(&[(0, 5)], &[(6, 9)]), &[0]), "halt", "a gap");
     assert_eq!(decided(&lenient, &known(&[(0, 5)], &[(6, 9)]), &[0]), "commit t[0] 5..6 gap 5..6");
     assert_eq!(decided(&latest, &known(&[(0, 5)], &[(0, 4)]), &[0]), "halt", "the ledger is above the log's end");
@@ -63,7 +70,10 @@ fn another_source_under_the_name_is_a_change() {
     let check = |change: &dyn Fn(&mut TopicFacts), strict: &str, then: &str| {
         let mut found = survey(Recovery::At(at(&[(0, 5)])), &[(0, 9)]);
         found.topics.values_mut().flatten().for_each(change);
-        assert_eq!((decided(&settings(), &found, &[0]).as_str(), decided(&lenient, &found, &[0]).as_str()), (strict, then));
+        assert_eq!(
+            (decided(&settings(), &found, &[0]).as_str(), decided(&lenient, &found, &[0]).as_str()),
+            (strict, then)
+        );
     };
     check(&|_| {}, "start t[0]@5", "start t[0]@5");
     check(&|facts| facts.topic_id = Some(Uuid::from_u128(2)), "halt", "commit t[0] -1..0 incarnation 1");
