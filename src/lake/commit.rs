@@ -141,7 +141,8 @@ impl Committer {
         };
         let current = from_iceberg_schema(metadata.current_schema())?;
         let specs_known = request.files.iter().all(|file| metadata.partition_spec_by_id(file.spec_id).is_some());
-        if !request.files.is_empty() && !(specs_known && still_means(&request.schema, &current)) {
+        let fits = request.files.is_empty() || (specs_known && still_means(&request.schema, &current));
+        if !fits {
             return Ok(Prepared::Outdated);
         }
         let mut after = Progress { ledger, ..before.clone() };

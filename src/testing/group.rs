@@ -198,7 +198,7 @@ impl Member {
                 }
             }
         }
-        ended.iter().for_each(|source| drop(readings.remove(source)));
+        readings.retain(|source, _| !ended.contains(source));
     }
 }
 
@@ -221,7 +221,7 @@ impl Source for Member {
 
     fn stop(&self, partitions: Vec<TopicPartition>) {
         let mut state = lock(&self.state);
-        partitions.iter().for_each(|source| drop(state.readings.remove(source)));
+        state.readings.retain(|source, _| !partitions.contains(source));
     }
 
     async fn topic(&self, topic: &str) -> Result<Option<TopicFacts>> {

@@ -49,7 +49,9 @@ pub fn catalog_fault(world: &World, request: &str) -> Option<Fault> {
 pub async fn observe(world: &World, catalog: &MemoryCatalog, table: &TableName) {
     if let Ok(Some(loaded)) = catalog.load(table).await {
         let wrong = world.history().observe(&loaded.metadata);
-        wrong.into_iter().for_each(|text| world.wrong(text));
+        for text in wrong {
+            world.wrong(text);
+        }
     }
 }
 

@@ -43,6 +43,9 @@ impl Operator {
     }
 
     /// Looks at the table, and chooses where a choice is asked for. True where there was one.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the table cannot be changed so.
     pub async fn attend(&mut self) -> Result<bool> {
         let Some(metadata) = self.metadata().await else { return Ok(false) };
         let main = metadata.current_snapshot_id();
@@ -53,7 +56,8 @@ impl Operator {
             (history.newest, at_main, suspended)
         };
         // A history that another tool has cut off holds all rows: there is one choice.
-        let cut_off = newest == at_main && matches!(progress::recovery("simulated", &metadata), Ok(Recovery::Halted(_)));
+        let cut_off =
+            newest == at_main && matches!(progress::recovery("simulated", &metadata), Ok(Recovery::Halted(_)));
         if newest != at_main || cut_off {
             let from_ledger = cut_off || self.world.random().per_mille(500);
             let chosen = if from_ledger { newest } else { at_main };
@@ -123,6 +127,9 @@ impl Operator {
     }
 
     /// Somebody points `main` at an older snapshot that has a ledger.
+    ///
+    /// # Errors
+    /// As [`Operator::attend`].
     pub async fn roll_back(&self) -> Result<()> {
         let Some(metadata) = self.metadata().await else { return Ok(()) };
         let history = self.world.history();
@@ -139,6 +146,9 @@ impl Operator {
     }
 
     /// Another writer does something that it may do.
+    ///
+    /// # Errors
+    /// As [`Operator::attend`].
     pub async fn foreign(&self) -> Result<()> {
         let Some(metadata) = self.metadata().await.filter(|metadata| metadata.current_snapshot().is_some()) else {
             return Ok(());
@@ -151,7 +161,7 @@ impl Operator {
         match choice {
             0 => self.append(&metadata),
             1 => {
-                let entry = HashMap::from([("owner".to_owned(), self.world.random().next().to_string())]);
+                let entry = HashMap::from([("owner".to_owned(), self.world.random().number().to_string())]);
                 self.catalog.edit(&self.table, |builder| builder.set_properties(entry))
             }
             2 => self.add_column(&metadata),

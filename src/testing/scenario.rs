@@ -106,7 +106,10 @@ impl Scenario {
 }
 
 fn happenings(random: &mut Random) -> BTreeMap<Happening, u64> {
-    use Happening::*;
+    use Happening::{
+        Attend, Compact, Crash, Elect, Foreign, Grow, Produce, Rebalance, Recreate, Retain, RollBack, Start, Stop,
+        Transaction, Zombie,
+    };
     let mut weights = BTreeMap::from([(Produce, 400), (Attend, 40), (Start, 60)]);
     let some = [
         (Transaction, 100),

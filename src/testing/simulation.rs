@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 /// How long everything may take to be committed once nothing goes wrong any more.
 const SETTLED_BY: Duration = Duration::from_secs(400);
 /// How long a replica may take to end.
-const ENDED_BY: Duration = Duration::from_secs(60);
+const ENDED_BY: Duration = Duration::from_mins(1);
 /// A member that is not heard of for so long is thought dead.
 const SESSION: Duration = Duration::from_secs(3);
 
@@ -176,7 +176,7 @@ impl Simulation {
         match happening {
             Happening::Produce => self.produce(),
             Happening::Transaction | Happening::Compact | Happening::Retain | Happening::Elect => {
-                self.change_log(happening)
+                self.change_log(happening);
             }
             Happening::Grow | Happening::Recreate => self.change_topic(happening),
             Happening::Rebalance => self.group.rebalance(),
@@ -377,7 +377,9 @@ impl Simulation {
         // An operator who has read why the table stopped sets the policies that let it go on.
         if *self.spec != *self.scenario.permissive() {
             let all: Vec<u64> = self.replicas.keys().copied().collect();
-            all.into_iter().for_each(|name| self.crash(name));
+            for name in all {
+                self.crash(name);
+            }
             self.spec = self.scenario.permissive();
         }
         if self.replicas.is_empty() {

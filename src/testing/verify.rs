@@ -257,8 +257,8 @@ async fn read(stores: &Stores, path: &str) -> Result<bytes::Bytes> {
 
 async fn batches(stores: &Stores, path: &str) -> Result<Vec<RecordBatch>> {
     let wrong = |e: parquet::errors::ParquetError| Error::bug(format!("read file `{path}`")).with_source(e);
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new(read(stores, path).await?).and_then(|builder| builder.build());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(read(stores, path).await?)
+        .and_then(ParquetRecordBatchReaderBuilder::build);
     let batches: std::result::Result<_, _> = reader.map_err(wrong)?.collect();
     batches.map_err(|e| Error::bug(format!("read file `{path}`")).with_source(e))
 }
