@@ -28,6 +28,7 @@ pub mod model;
 pub mod pipeline;
 pub mod ports;
 pub mod registry;
+pub mod rule;
 pub mod runtime;
 pub mod telemetry;
 #[cfg(all(feature = "lake", any(test, feature = "testing")))]

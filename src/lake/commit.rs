@@ -26,6 +26,7 @@ use crate::model::schema::{Field, TableSchema, Type};
 use crate::ports::{CommitOutcome, CommitRequest, Progress, Recovery, TableState};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
+use crate::rule::{self, Rule};
 use crate::runtime::crash;
 
 /// Commits to tables of one catalog.
@@ -71,7 +72,7 @@ impl Committer {
                 }
                 Err(error) => return Err(error),
             };
-            if attempts > 0 && progress::contains_commit(&base.metadata, &id) {
+            if attempts > 0 && rule::holds(Rule::OwnCommitFound) && progress::contains_commit(&base.metadata, &id) {
                 return Ok(CommitOutcome::Committed(state(&request.table, &base.metadata)?));
             }
             let attempt = match self.prepare(request, &base).await {
@@ -133,7 +134,7 @@ impl Committer {
             Recovery::At(progress) => progress,
             Recovery::Halted(text) => return Err(Error::corrupt(text)),
         };
-        if before.suspension.is_some() && request.suspension.is_none() {
+        if before.suspension.is_some() && request.suspension.is_none() && rule::holds(Rule::SuspensionSeen) {
             return Ok(Prepared::Stale("the table is suspended".to_owned()));
         }
         let ledger = match before.ledger.apply(&request.identity, &request.advances) {
@@ -142,7 +143,8 @@ impl Committer {
         };
         let current = from_iceberg_schema(metadata.current_schema())?;
         let specs_known = request.files.iter().all(|file| metadata.partition_spec_by_id(file.spec_id).is_some());
-        if !request.files.is_empty() && !(specs_known && still_means(&request.schema, &current)) {
+        let fits = request.files.is_empty() || (specs_known && still_means(&request.schema, &current));
+        if !fits {
             return Ok(Prepared::Outdated);
         }
         let mut after = Progress { ledger, ..before.clone() };

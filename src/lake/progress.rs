@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::ledger::Ledger;
 use crate::ports::{Gap, Progress, Recovery, Suspension};
+use crate::rule::{self, Rule};
 
 /// Summary key: the whole ledger.
 pub const LEDGER: &str = "frazil.ledger";
@@ -107,7 +108,7 @@ fn newest_or_rolled_back(table: &str, metadata: &TableMetadata, found: &Snapshot
     let tagged = metadata.snapshot_for_ref(TAG).map(|snapshot| snapshot.snapshot_id());
     let marked = read_marker(metadata)?.map(|marker| marker.snapshot);
     match tagged.or(marked) {
-        Some(newest) if newest != found.snapshot_id() => Ok(Recovery::Halted(rolled_back(table, metadata, newest))),
+        Some(newest) if newest != found.snapshot_id() && rule::holds(Rule::RollbackDetected) => Ok(Recovery::Halted(rolled_back(table, metadata, newest))),
         _ => Ok(Recovery::At(progress)),
     }
 }

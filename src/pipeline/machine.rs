@@ -4,15 +4,19 @@
 //! while the next one fills. At most one commit is under way. Whatever goes wrong ends in the same place: forget what
 //! is not committed, look at table and topics again, and begin at the ledger (`retreat`).
 
+mod parts;
 mod retreat;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::parts::{Epoch, InFlight, Lane, Looking, Revoke};
 use super::event::{
-    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey, Ticket,
+    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey,
 };
 use super::recovery::{Decision, changed_topic, decide};
 use crate::check;
@@ -20,6 +24,7 @@ use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::ledger::{Advance, Position};
 use crate::model::offsets::NextOffset;
 use crate::ports::{Start, Suspension};
+use crate::rule::{self, Rule};
 
 /// The brain of one table.
 #[derive(Debug)]
@@ -49,61 +54,6 @@ pub struct Machine {
     now: Duration,
     now_ms: i64,
     out: Vec<Command>,
-}
-
-/// Reading of one partition.
-#[derive(Debug)]
-struct Lane {
-    attempt: Attempt,
-    /// Behind all that came in.
-    polled: NextOffset,
-    /// Behind all that is in the open epoch or before it.
-    decoded: NextOffset,
-    /// Where the open epoch starts.
-    base: NextOffset,
-    leader_epoch: Option<i32>,
-    /// Batches being decoded.
-    decoding: u32,
-    revoking: bool,
-}
-
-/// Batches that will be committed together.
-#[derive(Debug)]
-struct Epoch {
-    id: EpochId,
-    plan: CommitPlan,
-    rows: u64,
-    file_bytes: u64,
-    /// When its first batch came.
-    since: Option<Duration>,
-}
-
-/// The epoch that is being completed and committed.
-#[derive(Debug)]
-struct InFlight {
-    id: EpochId,
-    plan: CommitPlan,
-    /// A commit that only states where reading begins.
-    is_first: bool,
-}
-
-/// A revoke that waits for commits.
-#[derive(Debug)]
-struct Revoke {
-    ticket: Ticket,
-    partitions: Vec<TopicPartition>,
-    deadline: Duration,
-}
-
-/// Whether table and topics are being looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Looking {
-    No,
-    /// `again`: something changed meanwhile.
-    Now {
-        again: bool,
-    },
-    At(Duration),
 }
 
 impl Machine {
@@ -196,7 +146,8 @@ impl Machine {
     /// When `Tick` is wanted, if nothing else happens before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let due = self.open.since.filter(|_| self.in_flight.is_none()).map(|since| since + self.settings.commit_interval);
+        let due =
+            self.open.since.filter(|_| self.in_flight.is_none()).map(|since| since + self.settings.commit_interval);
         let look = if let Looking::At(at) = self.looking { Some(at) } else { None };
         self.revokes.iter().map(|revoke| revoke.deadline).chain(due).chain(look).min()
     }
@@ -208,7 +159,9 @@ impl Machine {
     }
 
     fn lane(&mut self, source: &TopicPartition, attempt: Attempt) -> Option<&mut Lane> {
-        self.lanes.get_mut(source).filter(|lane| lane.attempt == attempt && !lane.revoking)
+        self.lanes
+            .get_mut(source)
+            .filter(|lane| !lane.revoking && (lane.attempt == attempt || !rule::holds(Rule::AttemptNumbers)))
     }
 
     fn set(&mut self, condition: Condition) {
@@ -242,7 +195,9 @@ impl Machine {
         self.looking = Looking::No;
         if self.uuid.is_some_and(|uuid| uuid != survey.state.uuid) {
             let (table, uuid) = (&self.settings.table, survey.state.uuid);
-            let text = format!("table `{table}` was replaced by another one (uuid {uuid}); restart frazil to take it as it is");
+            let text = format!(
+                "table `{table}` was replaced by another one (uuid {uuid}); restart frazil to take it as it is"
+            );
             return self.stop_reading(Condition::Stopped(text));
         }
         self.uuid = Some(survey.state.uuid);
@@ -257,10 +212,14 @@ impl Machine {
             self.start_over(Condition::Waiting(On::Kafka, change));
             return self.look();
         }
-        let wanted: BTreeSet<_> = self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
+        let wanted: BTreeSet<_> =
+            self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
         match decide(&self.settings, survey, &wanted) {
             Decision::Start(starts) => self.begin(starts),
-            Decision::CommitFirst(plan) => self.first = Some(plan),
+            Decision::CommitFirst(plan) if rule::holds(Rule::StartCommitted) => self.first = Some(plan),
+            Decision::CommitFirst(plan) => {
+                self.begin(plan.advances.into_iter().map(|(source, step)| (source, step.to)).collect())
+            }
             Decision::Wait(text) => {
                 self.set(Condition::Waiting(On::Kafka, text));
                 self.look_later();
@@ -300,7 +259,14 @@ impl Machine {
 
     // Records on their way.
 
-    fn polled(&mut self, batch: BatchId, source: &TopicPartition, attempt: Attempt, first: NextOffset, next: NextOffset) {
+    fn polled(
+        &mut self,
+        batch: BatchId,
+        source: &TopicPartition,
+        attempt: Attempt,
+        first: NextOffset,
+        next: NextOffset,
+    ) {
         let refuse = self.stopping || self.suspending.is_some();
         let Some(lane) = self.lane(source, attempt).filter(|_| !refuse) else {
             self.out.push(Command::Discard(batch));
@@ -330,7 +296,7 @@ impl Machine {
             return;
         }
         let Some(lane) = self.lane(source, attempt) else { return };
-        if next > lane.polled {
+        if next > lane.polled && rule::holds(Rule::EofAdvances) {
             lane.polled = next;
             if lane.decoding == 0 {
                 lane.decoded = next;
@@ -440,11 +406,5 @@ impl Machine {
             }
             CommitEnd::Halted(text) => self.stop_reading(Condition::Stopped(text)),
         }
-    }
-}
-
-impl Epoch {
-    fn new(id: EpochId) -> Self {
-        Self { id, plan: CommitPlan::default(), rows: 0, file_bytes: 0, since: None }
     }
 }

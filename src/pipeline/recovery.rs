@@ -8,6 +8,7 @@ use crate::model::ids::TopicPartition;
 use crate::model::ledger::{Advance, Ledger, Position, TopicLedger};
 use crate::model::offsets::NextOffset;
 use crate::ports::{Gap, Recovery, TopicFacts, Watermarks};
+use crate::rule::{self, Rule};
 
 /// What is to be done before partitions can be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +47,8 @@ pub fn decide(settings: &Settings, survey: &Survey, wanted: &BTreeSet<TopicParti
         let Some(facts) = survey.topics.get(topic).and_then(Option::as_ref) else {
             return Decision::Wait(format!("topic `{topic}` does not exist"));
         };
-        let partitions: Vec<TopicPartition> = wanted.iter().filter(|source| source.topic.as_ref() == topic).cloned().collect();
+        let partitions: Vec<TopicPartition> =
+            wanted.iter().filter(|source| source.topic.as_ref() == topic).cloned().collect();
         let one = Topic { settings, survey, ledger: &progress.ledger, name: topic, facts };
         if let Err(decision) = one.decide(&partitions, &mut plan, &mut starts) {
             return decision;
@@ -71,7 +73,8 @@ fn identity_change(ledger: &Ledger, known: &TopicLedger, facts: &TopicFacts) -> 
         return Some(format!("the ledger is of cluster `{old}`, this is cluster `{new}`"));
     }
     let (old, new) = (known.topic_id?, facts.topic_id?);
-    (old != new).then(|| format!("the ledger is of topic id {old}, the topic now has id {new}"))
+    let changed = old != new && rule::holds(Rule::TopicIdentity);
+    changed.then(|| format!("the ledger is of topic id {old}, the topic now has id {new}"))
 }
 
 struct Topic<'a> {
@@ -99,11 +102,12 @@ impl Topic<'_> {
             let range = self.range(source)?;
             let Some(position) = known.partitions.get(&source.partition) else {
                 // The partition came after the table's first ledger: all of it is new, whatever `start` says.
-                plan.advances.insert(source.clone(), Advance { from: None, to: Position::default() });
+                let next = if rule::holds(Rule::NewPartitionFromZero) { NextOffset(0) } else { range.stable };
+                plan.advances.insert(source.clone(), Advance { from: None, to: Position { next, leader_epoch: None } });
                 self.identify(plan, known.incarnation);
                 continue;
             };
-            if position.next < range.low {
+            if position.next < range.low && rule::holds(Rule::GapPolicy) {
                 self.gap(source, position.next, range.low, plan)?;
             } else {
                 starts.insert(source.clone(), *position);
@@ -168,7 +172,13 @@ impl Topic<'_> {
         Ok(())
     }
 
-    fn gap(&self, source: &TopicPartition, from: NextOffset, to: NextOffset, plan: &mut CommitPlan) -> Result<(), Decision> {
+    fn gap(
+        &self,
+        source: &TopicPartition,
+        from: NextOffset,
+        to: NextOffset,
+        plan: &mut CommitPlan,
+    ) -> Result<(), Decision> {
         if self.settings.on_gap == OnGap::Fail {
             return Err(Decision::Halt(format!(
                 "offsets {from} to {} of `{source}` were deleted by retention before they were read; set `on_gap: continue` \
@@ -183,3 +193,6 @@ impl Topic<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

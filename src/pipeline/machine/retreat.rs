@@ -4,6 +4,7 @@ use crate::model::ids::TopicPartition;
 use crate::pipeline::event::{Command, Condition, Ticket};
 
 use super::{Epoch, Looking, Machine, Revoke};
+use crate::rule::{self, Rule};
 
 impl Machine {
     // Partitions taken away.
@@ -19,7 +20,7 @@ impl Machine {
             self.first = None;
             self.look();
         }
-        if lost && partitions.iter().any(|source| self.is_pending(source)) {
+        if lost && rule::holds(Rule::LostAbandons) && partitions.iter().any(|source| self.is_pending(source)) {
             self.abandon();
             self.look();
         }
@@ -37,7 +38,9 @@ impl Machine {
     pub(super) fn settle_revokes(&mut self) {
         let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
             .into_iter()
-            .partition(|revoke| revoke.partitions.iter().any(|source| self.is_pending(source)));
+            .partition(|revoke| {
+                rule::holds(Rule::RevokeWaits) && revoke.partitions.iter().any(|source| self.is_pending(source))
+            });
         self.revokes = waiting;
         for revoke in settled {
             for source in &revoke.partitions {
