@@ -50,15 +50,24 @@ pub enum Action {
 #[must_use]
 pub fn policy(kind: ErrorKind) -> (Action, &'static str) {
     match kind {
-        ErrorKind::Unavailable => {
-            (Action::RetryWithBackoff, "nothing to do if it passes; else check the address, the network and the service itself")
+        ErrorKind::Unavailable => (
+            Action::RetryWithBackoff,
+            "nothing to do if it passes; else check the address, the network and the service itself",
+        ),
+        ErrorKind::Conflict => {
+            (Action::ReloadAndRetry, "nothing to do; many of these mean that several writers share the table")
         }
-        ErrorKind::Conflict => (Action::ReloadAndRetry, "nothing to do; many of these mean that several writers share the table"),
         ErrorKind::Fenced => (Action::ReloadAndRetry, "nothing to do; another replica has taken over"),
-        ErrorKind::InvalidRecord => (Action::DeadLetter, "look at it with `frazil dead-letters`, then mend the producer or the schema"),
-        ErrorKind::InvalidConfig => (Action::RefuseToStart, "mend the named setting; `frazil check` tries it without running"),
+        ErrorKind::InvalidRecord => {
+            (Action::DeadLetter, "look at it with `frazil dead-letters`, then mend the producer or the schema")
+        }
+        ErrorKind::InvalidConfig => {
+            (Action::RefuseToStart, "mend the named setting; `frazil check` tries it without running")
+        }
         ErrorKind::InvalidRequest => (Action::Reject, "mend the request"),
-        ErrorKind::Denied => (Action::RetryWithBackoff, "grant the permission or mend the credentials; it goes on by itself then"),
+        ErrorKind::Denied => {
+            (Action::RetryWithBackoff, "grant the permission or mend the credentials; it goes on by itself then")
+        }
         ErrorKind::Corrupt => (Action::Stop, "read the message: it names both sides and the commands that choose one"),
         ErrorKind::Bug => (Action::Stop, "please report it with the message and the log before it"),
     }
@@ -161,7 +170,8 @@ mod tests {
 
     #[test]
     fn chain_shows_each_cause_once() {
-        let error = Error::unavailable("load table `a.b`").with_source(std::io::Error::other("refused")).context("commit");
+        let error =
+            Error::unavailable("load table `a.b`").with_source(std::io::Error::other("refused")).context("commit");
         assert_eq!(error.chain(), "commit: load table `a.b`: refused");
         assert_eq!(error.to_string(), "commit");
         assert_eq!(error.kind(), ErrorKind::Unavailable);

@@ -125,7 +125,11 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// As [`Source::topic`].
-    async fn offsets_at(&self, partitions: &[TopicPartition], timestamp_ms: i64) -> Result<BTreeMap<TopicPartition, NextOffset>>;
+    async fn offsets_at(
+        &self,
+        partitions: &[TopicPartition],
+        timestamp_ms: i64,
+    ) -> Result<BTreeMap<TopicPartition, NextOffset>>;
 
     /// Tells the group how far the table is: a hint for lag tools, never read back. Best effort.
     fn hint(&self, positions: Vec<(TopicPartition, NextOffset)>);

@@ -65,7 +65,10 @@ pub fn run() {
             });
         }
         let Recovery::At(progress) = &state.recovery else { panic!("no ledger") };
-        println!("commits: the ledger of {KAFKA_PARTITIONS} partitions takes {} bytes of a snapshot's summary", progress.ledger.encode().len());
+        println!(
+            "commits: the ledger of {KAFKA_PARTITIONS} partitions takes {} bytes of a snapshot's summary",
+            progress.ledger.encode().len()
+        );
         costs
     });
     let (early, late) = (&costs[100..200], &costs[COMMITS - 100..]);
@@ -102,7 +105,11 @@ fn replica(dir: &std::path::Path) -> (IcebergLake, Stores, Clock) {
     };
     let catalog: Arc<dyn Catalog> = Arc::new(SqlCatalog::open(options, clock.clone()).unwrap());
     let compute = Compute::pool(1).unwrap();
-    (IcebergLake::new(catalog, stores.clone(), compute, clock.clone(), &LakeOptions { keep_snapshots: 100 }), stores, clock)
+    (
+        IcebergLake::new(catalog, stores.clone(), compute, clock.clone(), &LakeOptions { keep_snapshots: 100 }),
+        stores,
+        clock,
+    )
 }
 
 fn layout() -> TableLayout {

@@ -54,6 +54,7 @@ pub fn run() {
 }
 
 fn python() -> std::path::PathBuf {
-    let cache = std::env::var("FRAZIL_TEST_CACHE").unwrap_or_else(|_| format!("{}/.cache/frazil-test", std::env::var("HOME").unwrap()));
+    let cache = std::env::var("FRAZIL_TEST_CACHE")
+        .unwrap_or_else(|_| format!("{}/.cache/frazil-test", std::env::var("HOME").unwrap()));
     std::path::PathBuf::from(cache).join("venv/bin/python")
 }

@@ -2,9 +2,19 @@
 //! machines are noisy, and CPU-seconds are steadier than seconds.
 //!
 //! `cargo bench --bench ingest [-- NAME…]` with NAME among: throughput memory commits start freshness.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a bench prints and may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench prints and may fail loudly"
+)]
 #![allow(clippy::disallowed_methods, reason = "a bench reads the machine's own clock")]
-#![allow(clippy::cast_precision_loss, unreachable_pub, dead_code, reason = "a bench, over a part of the tests' harness")]
+#![allow(
+    clippy::cast_precision_loss,
+    unreachable_pub,
+    dead_code,
+    reason = "a bench, over a part of the tests' harness"
+)]
 
 #[path = "../../tests/it/avro.rs"]
 mod avro;

@@ -59,14 +59,16 @@ pub fn run() {
         bytes as f64 / 1e6,
         records,
     );
-    let verify = Verify::new(kafka, registry, &lake, topic, "shop.orders").with(&["--key", "string", "--engine", "duckdb"]);
+    let verify =
+        Verify::new(kafka, registry, &lake, topic, "shop.orders").with(&["--key", "string", "--engine", "duckdb"]);
     assert_eq!(verify.assert_good(), u64::try_from(records).unwrap());
     println!("throughput: the table was compared with the topic, every field of every record");
 }
 
 /// The process, from start to end of topic.
 fn pipeline(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, records: i64) -> Took {
-    let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}, "commit_interval": "5s"}]);
+    let tables =
+        json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}, "commit_interval": "5s"}]);
     let mut config = lake.config(kafka, registry, "bench", &tables);
     config["memory_budget"] = "256MiB".into();
     let file = write_config(&lake.path("throughput.yaml"), &config);
@@ -85,7 +87,8 @@ fn pipeline(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, record
 /// The consume loop alone; the batches are kept for the next part.
 fn consume(kafka: &Kafka, topic: &str, records: i64) -> Vec<RawBatch> {
     block_on(async {
-        let source = Source::open(&Options::new(kafka.bootstrap(), "bench-consume".to_owned()), Clock::system()).unwrap();
+        let source =
+            Source::open(&Options::new(kafka.bootstrap(), "bench-consume".to_owned()), Clock::system()).unwrap();
         let budget = Budget::new("raw", usize::MAX);
         let (table, mut events) = source.add_table(vec![topic.to_owned()], budget).unwrap();
         let mut batches = Vec::new();
@@ -124,13 +127,19 @@ fn layout() -> Layout {
 }
 
 /// Decoding alone, on one thread.
-fn decode(batches: Vec<RawBatch>, schema_id: u32) -> (frazil::model::schema::TableSchema, Vec<arrow::array::RecordBatch>) {
+fn decode(
+    batches: Vec<RawBatch>,
+    schema_id: u32,
+) -> (frazil::model::schema::TableSchema, Vec<arrow::array::RecordBatch>) {
     let schema = Arc::new(parse_text(ORDER).unwrap());
     let layout = Arc::new(layout());
     let text = frazil::model::schema::Type::String;
     let table = layout.table_schema(Side::Column(&text), Side::Avro(&schema)).unwrap();
     let mut ids = 0;
-    let table = frazil::model::schema::TableSchema { schema_id: 0, fields: table.fields.into_iter().map(|f| number(f, &mut ids)).collect() };
+    let table = frazil::model::schema::TableSchema {
+        schema_id: 0,
+        fields: table.fields.into_iter().map(|f| number(f, &mut ids)).collect(),
+    };
     let sides = Sides { key: Format::String, value: Format::Registry };
     let schemas = HashMap::from([(schema_id, SchemaUse::Known(schema))]);
     let decoder = Decoder::new(layout, Arc::new(table.clone()), sides, schemas);
@@ -188,4 +197,3 @@ fn encode(lake: &Lake, (schema, rows): (frazil::model::schema::TableSchema, Vec<
         bytes
     })
 }
-

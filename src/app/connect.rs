@@ -52,7 +52,13 @@ pub fn open_catalog(config: &Config, clock: &Clock) -> Result<(Arc<dyn Catalog>,
 
 /// The tables of that catalog.
 #[must_use]
-pub fn lake(config: &Config, catalog: Arc<dyn Catalog>, stores: Stores, compute: &Compute, clock: &Clock) -> IcebergLake {
+pub fn lake(
+    config: &Config,
+    catalog: Arc<dyn Catalog>,
+    stores: Stores,
+    compute: &Compute,
+    clock: &Clock,
+) -> IcebergLake {
     let keep_snapshots = usize::try_from(config.maintenance.keep_snapshots).unwrap_or(usize::MAX);
     IcebergLake::new(catalog, stores, compute.clone(), clock.clone(), &LakeOptions { keep_snapshots })
 }
@@ -77,7 +83,8 @@ pub fn shares(memory: usize, tables: usize) -> Shares {
 /// The Kafka client's options.
 #[must_use]
 pub fn kafka_options(config: &Config, tables: usize) -> kafka::Options {
-    let properties = config.kafka.properties.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
+    let properties =
+        config.kafka.properties.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
     kafka::Options {
         properties,
         tables,
@@ -205,7 +212,8 @@ fn layout(table: &TableConfig) -> Result<Layout> {
         KeyFormat::None => Format::None,
         KeyFormat::Avro { .. } => {
             let name = &table.table;
-            let text = format!("`key.format: avro` of table `{name}` comes with a later version; use `registry` or `bytes`");
+            let text =
+                format!("`key.format: avro` of table `{name}` comes with a later version; use `registry` or `bytes`");
             return Err(Error::invalid_config(text));
         }
     };

@@ -84,7 +84,13 @@ pub async fn demo(options: DemoRunOptions, shutdown: Shutdown) -> Result<()> {
     result
 }
 
-async fn play(demo: &Demo, service: &Service, options: &DemoRunOptions, clock: &Clock, shutdown: &Shutdown) -> Result<()> {
+async fn play(
+    demo: &Demo,
+    service: &Service,
+    options: &DemoRunOptions,
+    clock: &Clock,
+    shutdown: &Shutdown,
+) -> Result<()> {
     let begun = clock.elapsed();
     let committed = committed(service).await;
     while service.tables().values().any(|handle| handle.state.borrow().is_none()) {
@@ -123,7 +129,9 @@ async fn play(demo: &Demo, service: &Service, options: &DemoRunOptions, clock: &
     let records = records.unsigned_abs();
     if rows - before != records {
         let rows = rows - before;
-        return Err(Error::corrupt(format!("{records} records were produced and committed, the tables took {rows} rows")));
+        return Err(Error::corrupt(format!(
+            "{records} records were produced and committed, the tables took {rows} rows"
+        )));
     }
     (options.say)(DemoNews::Checked { records, seconds: (clock.elapsed() - begun).as_secs_f64() });
     Ok(())
@@ -132,7 +140,9 @@ async fn play(demo: &Demo, service: &Service, options: &DemoRunOptions, clock: &
 /// Rows per table, as its newest snapshot counts them.
 fn rows(service: &Service) -> Vec<(String, u64)> {
     let tables = service.tables().iter();
-    tables.map(|(name, handle)| (name.to_string(), handle.state.borrow().as_ref().map_or(0, |state| state.rows))).collect()
+    tables
+        .map(|(name, handle)| (name.to_string(), handle.state.borrow().as_ref().map_or(0, |state| state.rows)))
+        .collect()
 }
 
 /// The ledger's positions of this run's topics: 0 until the run's own incarnation of a topic is in the ledger.

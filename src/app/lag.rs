@@ -46,7 +46,8 @@ pub(super) async fn watch(
             };
             metrics.set_partition(&source, lag);
         }
-        let newest = now.newest_ms.filter(|_| behind).map_or(0.0, |newest| (clock.now_ms() - newest).max(0) as f64 / 1000.0);
+        let newest =
+            now.newest_ms.filter(|_| behind).map_or(0.0, |newest| (clock.now_ms() - newest).max(0) as f64 / 1000.0);
         metrics.lag_seconds.set(newest);
     }
 }

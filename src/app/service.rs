@@ -195,7 +195,8 @@ impl Service {
             let mut partitions = Vec::new();
             for topic in &handle.spec.settings.topics {
                 let Some(facts) = waited(handle.source.topic(topic).await)?.flatten() else { return Ok(None) };
-                partitions.extend(facts.partitions.iter().map(|partition| TopicPartition::new(topic.as_str(), *partition)));
+                partitions
+                    .extend(facts.partitions.iter().map(|partition| TopicPartition::new(topic.as_str(), *partition)));
             }
             let Some(ranges) = waited(handle.source.watermarks(&partitions).await)? else { return Ok(None) };
             for source in &partitions {
@@ -267,7 +268,13 @@ impl Service {
     }
 }
 
-async fn stop_table(name: &TableName, mut handle: TableHandle, timeout: Duration, clock: &Clock, kafka: Option<&Kafka>) {
+async fn stop_table(
+    name: &TableName,
+    mut handle: TableHandle,
+    timeout: Duration,
+    clock: &Clock,
+    kafka: Option<&Kafka>,
+) {
     handle.stop.request();
     handle.lag.abort();
     if clock.timeout(timeout, handle.driver.join()).await.is_none() {

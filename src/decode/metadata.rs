@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::datatypes::DataType;
 
 use super::columns::Column;

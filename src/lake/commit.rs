@@ -24,9 +24,9 @@ use crate::model::file::WrittenFile;
 use crate::model::ids::TableName;
 use crate::model::schema::{Field, TableSchema, Type};
 use crate::ports::{CommitOutcome, CommitRequest, Progress, Recovery, TableState};
+use crate::rule::{self, Rule};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
-use crate::rule::{self, Rule};
 use crate::runtime::crash;
 
 /// Commits to tables of one catalog.
@@ -122,7 +122,9 @@ impl Committer {
         let base = self.catalog.load(table).await?;
         let base = base.ok_or_else(|| Error::corrupt(format!("commit to table `{table}`: the table has vanished")))?;
         if base.metadata.uuid() != request.table_uuid {
-            return Err(Error::corrupt(format!("commit to table `{table}`: it was replaced by another one of that name")));
+            return Err(Error::corrupt(format!(
+                "commit to table `{table}`: it was replaced by another one of that name"
+            )));
         }
         Ok(base)
     }
@@ -190,7 +192,8 @@ impl Committer {
         mut entries: HashMap<String, String>,
     ) -> Result<(TableChange, WrittenList)> {
         let attempt = self.clock.fresh_id();
-        let new = NewSnapshot { metadata, id: snapshot_id(attempt), sequence: metadata.next_sequence_number(), attempt };
+        let new =
+            NewSnapshot { metadata, id: snapshot_id(attempt), sequence: metadata.next_sequence_number(), attempt };
         let list = self.manifests.write(&new, files).await?;
         entries.extend(totals(metadata, files));
         let now = self.clock.now_ms().max(metadata.last_updated_ms());
@@ -231,11 +234,13 @@ impl Committer {
             return Ok(None);
         }
         let protected = referenced(metadata);
-        let mut old: Vec<_> = metadata.snapshots().filter(|snapshot| !protected.contains(&snapshot.snapshot_id())).collect();
+        let mut old: Vec<_> =
+            metadata.snapshots().filter(|snapshot| !protected.contains(&snapshot.snapshot_id())).collect();
         old.sort_by_key(|snapshot| snapshot.sequence_number());
         old.truncate(count - self.keep_snapshots);
         let lists: Vec<&str> = old.iter().map(|snapshot| snapshot.manifest_list()).collect();
-        let text = serde_json::to_vec(&lists).map_err(|e| Error::bug("write list of dropped snapshots").with_source(e))?;
+        let text =
+            serde_json::to_vec(&lists).map_err(|e| Error::bug("write list of dropped snapshots").with_source(e))?;
         let location = format!("{}/metadata/{attempt}-dropped.json", metadata.location());
         self.stores.write(&location, text.into()).await?;
         let snapshot_ids = old.iter().map(|snapshot| snapshot.snapshot_id()).collect();

@@ -274,9 +274,9 @@ fn bounds(chunk: &ColumnChunkMetaData, kind: &Type) -> Option<(Vec<u8>, Vec<u8>)
 
 /// Two's complement, big endian, without bytes that only repeat the sign.
 pub(super) fn minimal(bytes: Vec<u8>) -> Vec<u8> {
-    let spare = bytes.windows(2).take_while(|pair| {
-        (pair[0] == 0 && pair[1] & 0x80 == 0) || (pair[0] == 0xff && pair[1] & 0x80 != 0)
-    });
+    let spare = bytes
+        .windows(2)
+        .take_while(|pair| (pair[0] == 0 && pair[1] & 0x80 == 0) || (pair[0] == 0xff && pair[1] & 0x80 != 0));
     let spare = spare.count();
     bytes[spare..].to_vec()
 }
@@ -369,7 +369,10 @@ mod tests {
         assert_eq!(cut_upper(&Type::String, text("abcdefghijklmnopq")), text("abcdefghijklmnoq"));
         assert_eq!(cut_upper(&Type::String, text("short")), text("short"));
         assert_eq!(cut_upper(&Type::String, text(&"\u{10FFFF}".repeat(17))), None);
-        assert_eq!(cut_upper(&Type::String, text(&"\u{D7FF}".repeat(17))), text(&format!("{}\u{E000}", "\u{D7FF}".repeat(15))));
+        assert_eq!(
+            cut_upper(&Type::String, text(&"\u{D7FF}".repeat(17))),
+            text(&format!("{}\u{E000}", "\u{D7FF}".repeat(15)))
+        );
         assert_eq!(cut_upper(&Type::Binary, Some(vec![0xff; 17])), None);
         assert_eq!(minimal(vec![0, 0, 0x7f]), vec![0x7f]);
         assert_eq!(minimal(vec![0xff, 0xff, 0x80]), vec![0x80]);

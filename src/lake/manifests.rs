@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, ManifestContentType,
-    ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
-    PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata, Type,
+    ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder,
+    PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata, Type,
 };
 use uuid::Uuid;
 
@@ -63,7 +63,9 @@ impl Manifests {
         for (spec_id, files) in by_spec {
             let mut writer = self.writer(new, spec_id, written.len(), &mut written)?;
             for file in files {
-                writer.add_file(data_file(new.metadata, file)?, -1).map_err(|e| from_iceberg("add file to manifest", e))?;
+                writer
+                    .add_file(data_file(new.metadata, file)?, -1)
+                    .map_err(|e| from_iceberg("add file to manifest", e))?;
             }
             manifests.push(writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))?);
         }
@@ -93,11 +95,18 @@ impl Manifests {
         let context = || format!("read manifest list `{location}`");
         let input = self.io.new_input(location).map_err(|e| from_iceberg(context(), e))?;
         let bytes = input.read().await.map_err(|e| from_iceberg(context(), e))?;
-        let list = ManifestList::parse_with_version(&bytes, metadata.format_version()).map_err(|e| from_iceberg(context(), e))?;
+        let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
+            .map_err(|e| from_iceberg(context(), e))?;
         Ok(Arc::new(list.consume_entries().into_iter().collect()))
     }
 
-    fn writer(&self, new: &NewSnapshot<'_>, spec_id: i32, n: usize, written: &mut Vec<String>) -> Result<ManifestWriter> {
+    fn writer(
+        &self,
+        new: &NewSnapshot<'_>,
+        spec_id: i32,
+        n: usize,
+        written: &mut Vec<String>,
+    ) -> Result<ManifestWriter> {
         let metadata = new.metadata;
         let location = format!("{}/metadata/{}-m{n}.avro", metadata.location(), new.attempt);
         let output = self.io.new_output(&location).map_err(|e| from_iceberg("write manifest", e))?;
@@ -111,7 +120,12 @@ impl Manifests {
         })
     }
 
-    async fn merge(&self, new: &NewSnapshot<'_>, group: &[ManifestFile], written: &mut Vec<String>) -> Result<ManifestFile> {
+    async fn merge(
+        &self,
+        new: &NewSnapshot<'_>,
+        group: &[ManifestFile],
+        written: &mut Vec<String>,
+    ) -> Result<ManifestFile> {
         let mut writer = self.writer(new, group[0].partition_spec_id, written.len(), written)?;
         for manifest in group {
             let context = || format!("merge manifest `{}`", manifest.manifest_path);
@@ -133,7 +147,12 @@ impl Manifests {
         writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))
     }
 
-    async fn write_list(&self, new: &NewSnapshot<'_>, manifests: Vec<ManifestFile>, mut written: Vec<String>) -> Result<WrittenList> {
+    async fn write_list(
+        &self,
+        new: &NewSnapshot<'_>,
+        manifests: Vec<ManifestFile>,
+        mut written: Vec<String>,
+    ) -> Result<WrittenList> {
         let metadata = new.metadata;
         let location = format!("{}/metadata/snap-{}-0-{}.avro", metadata.location(), new.id, new.attempt);
         let context = || format!("write manifest list `{location}`");
@@ -143,7 +162,9 @@ impl Manifests {
         let mut writer = match metadata.format_version() {
             FormatVersion::V1 => ManifestListWriter::v1(out, new.id, parent),
             FormatVersion::V2 => ManifestListWriter::v2(out, new.id, parent, new.sequence),
-            FormatVersion::V3 => ManifestListWriter::v3(out, new.id, parent, new.sequence, Some(metadata.next_row_id())),
+            FormatVersion::V3 => {
+                ManifestListWriter::v3(out, new.id, parent, new.sequence, Some(metadata.next_row_id()))
+            }
         };
         writer.add_manifests(manifests.iter().cloned()).map_err(|e| from_iceberg(context(), e))?;
         let next_row_id = writer.next_row_id();
@@ -189,7 +210,8 @@ fn spec(metadata: &TableMetadata, spec_id: i32) -> Result<&PartitionSpec> {
 /// A written file as Iceberg's manifest entry holds it.
 fn data_file(metadata: &TableMetadata, file: &WrittenFile) -> Result<DataFile> {
     let schema = metadata.current_schema();
-    let kinds = spec(metadata, file.spec_id)?.partition_type(schema).map_err(|e| from_iceberg("read partition spec", e))?;
+    let kinds =
+        spec(metadata, file.spec_id)?.partition_type(schema).map_err(|e| from_iceberg("read partition spec", e))?;
     let values = file.partition.iter().zip(kinds.fields()).map(|(value, field)| {
         let Type::Primitive(kind) = field.field_type.as_ref() else { return Ok(None) };
         let Some(bytes) = value else { return Ok(None) };
@@ -226,7 +248,9 @@ fn bounds<'a>(
     let mut bounds = HashMap::new();
     for (id, column) in &file.columns {
         let Some(bytes) = bound(column) else { continue };
-        let Some(Type::Primitive(kind)) = schema.field_by_id(*id).map(|field| field.field_type.as_ref()) else { continue };
+        let Some(Type::Primitive(kind)) = schema.field_by_id(*id).map(|field| field.field_type.as_ref()) else {
+            continue;
+        };
         // A bound that the current type cannot read belongs to a column that was promoted meanwhile.
         let kind: PrimitiveType = kind.clone();
         if let Ok(datum) = Datum::try_from_bytes(bytes, kind) {

@@ -70,7 +70,8 @@ pub fn ancestry(metadata: &TableMetadata) -> impl Iterator<Item = &SnapshotRef> 
 
 /// True where a snapshot of `main`'s retained history was made by that commit.
 pub fn contains_commit(metadata: &TableMetadata, commit: &str) -> bool {
-    ancestry(metadata).any(|snapshot| snapshot.summary().additional_properties.get(COMMIT_ID).is_some_and(|id| id == commit))
+    ancestry(metadata)
+        .any(|snapshot| snapshot.summary().additional_properties.get(COMMIT_ID).is_some_and(|id| id == commit))
 }
 
 /// Whether and from where a table can be gone on with.
@@ -104,11 +105,18 @@ pub fn recovery(table: &str, metadata: &TableMetadata) -> Result<Recovery> {
 
 /// The tag is on the newest snapshot with a ledger wherever it is. Where it is not an ancestor of `main`, somebody
 /// set `main` back (or to another line) after it.
-fn newest_or_rolled_back(table: &str, metadata: &TableMetadata, found: &SnapshotRef, progress: Progress) -> Result<Recovery> {
+fn newest_or_rolled_back(
+    table: &str,
+    metadata: &TableMetadata,
+    found: &SnapshotRef,
+    progress: Progress,
+) -> Result<Recovery> {
     let tagged = metadata.snapshot_for_ref(TAG).map(|snapshot| snapshot.snapshot_id());
     let marked = read_marker(metadata)?.map(|marker| marker.snapshot);
     match tagged.or(marked) {
-        Some(newest) if newest != found.snapshot_id() && rule::holds(Rule::RollbackDetected) => Ok(Recovery::Halted(rolled_back(table, metadata, newest))),
+        Some(newest) if newest != found.snapshot_id() && rule::holds(Rule::RollbackDetected) => {
+            Ok(Recovery::Halted(rolled_back(table, metadata, newest)))
+        }
         _ => Ok(Recovery::At(progress)),
     }
 }
@@ -168,7 +176,8 @@ pub fn read_summary(snapshot: &SnapshotRef) -> Result<Option<Progress>> {
         let text = format!("read `{key}` of snapshot {}", snapshot.snapshot_id());
         move |e: serde_json::Error| Error::corrupt(text).with_source(e)
     };
-    let suspension = entries.get(SUSPENSION).map(|text| serde_json::from_str(text)).transpose().map_err(corrupt(SUSPENSION))?;
+    let suspension =
+        entries.get(SUSPENSION).map(|text| serde_json::from_str(text)).transpose().map_err(corrupt(SUSPENSION))?;
     let gaps = entries.get(GAPS).map(|text| serde_json::from_str(text)).transpose().map_err(corrupt(GAPS))?;
     Ok(Some(Progress { ledger: Ledger::decode(ledger)?, suspension, gaps: gaps.unwrap_or_default() }))
 }

@@ -24,7 +24,9 @@ fn from_field(field: &NestedField) -> Result<Field> {
         IcebergType::Primitive(primitive) => from_primitive(primitive).ok_or_else(|| {
             Error::corrupt(format!("column `{}` is of type {primitive}, which frazil cannot write yet", field.name))
         })?,
-        IcebergType::Struct(inner) => Type::Struct(inner.fields().iter().map(|f| from_field(f)).collect::<Result<_>>()?),
+        IcebergType::Struct(inner) => {
+            Type::Struct(inner.fields().iter().map(|f| from_field(f)).collect::<Result<_>>()?)
+        }
         IcebergType::List(list) => Type::List(Box::new(from_field(&list.element_field)?)),
         IcebergType::Map(map) => {
             Type::Map(Box::new(from_field(&map.key_field)?), Box::new(from_field(&map.value_field)?))
@@ -163,7 +165,10 @@ fn merge_field(known: &Field, wanted: &Field, added: &mut bool) -> Result<Field>
         }
         (Type::Struct(_) | Type::List(_) | Type::Map(..), _) | (_, Type::Struct(_) | Type::List(_) | Type::Map(..)) => {
             let name = &known.name;
-            return Err(Error::corrupt(format!("column `{name}` is {:?} in the table, {:?} is wanted", known.kind, wanted.kind)));
+            return Err(Error::corrupt(format!(
+                "column `{name}` is {:?} in the table, {:?} is wanted",
+                known.kind, wanted.kind
+            )));
         }
         (kind, _) => kind.clone(),
     };
@@ -191,11 +196,15 @@ mod tests {
     #[test]
     fn columns_added_by_two_writers_never_share_an_id() {
         let point = |fields: &[&str]| {
-            Field::optional("point", Type::Struct(fields.iter().map(|name| Field::optional(*name, Type::Int)).collect()))
+            Field::optional(
+                "point",
+                Type::Struct(fields.iter().map(|name| Field::optional(*name, Type::Int)).collect()),
+            )
         };
         let created = to_iceberg_schema(&schema(vec![Field::optional("a", Type::Long), point(&["x"])]), 0).unwrap();
         let base = from_iceberg_schema(&created).unwrap();
-        let first = merged(&base, &schema(vec![Field::optional("b", Type::String), point(&["x", "y"])]), 3).unwrap().unwrap();
+        let first =
+            merged(&base, &schema(vec![Field::optional("b", Type::String), point(&["x", "y"])]), 3).unwrap().unwrap();
         let after_first = from_iceberg_schema(&first).unwrap();
         let second = merged(&after_first, &schema(vec![point(&["z"]), Field::optional("c", Type::String)]), 5);
         let second = from_iceberg_schema(&second.unwrap().unwrap()).unwrap();

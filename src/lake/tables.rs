@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use iceberg::spec::{
-    FormatVersion, NullOrder, Schema, SortDirection, SortField, SortOrder, TableMetadataRef, Transform as IcebergTransform,
-    UnboundPartitionSpec,
+    FormatVersion, NullOrder, Schema, SortDirection, SortField, SortOrder, TableMetadataRef,
+    Transform as IcebergTransform, UnboundPartitionSpec,
 };
 use iceberg::{TableCreation, TableRequirement, TableUpdate};
 
@@ -44,7 +44,13 @@ pub struct IcebergLake {
 impl IcebergLake {
     /// Tables of `catalog`, whose files lie in `stores`.
     #[must_use]
-    pub fn new(catalog: Arc<dyn Catalog>, stores: Stores, compute: Compute, clock: Clock, options: &LakeOptions) -> Self {
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        stores: Stores,
+        compute: Compute,
+        clock: Clock,
+        options: &LakeOptions,
+    ) -> Self {
         let manifests = Manifests::new(stores.file_io());
         let keep_snapshots = options.keep_snapshots.max(1);
         let committer = Committer { catalog, stores, manifests, clock, keep_snapshots };
@@ -75,7 +81,8 @@ impl Lake for IcebergLake {
         let mut backoff = Backoff::new(std::time::Duration::from_millis(10), std::time::Duration::from_secs(5));
         loop {
             let loaded = self.committer.catalog.load(table).await?;
-            let loaded = loaded.ok_or_else(|| Error::corrupt(format!("add columns to table `{table}`: it has vanished")))?;
+            let loaded =
+                loaded.ok_or_else(|| Error::corrupt(format!("add columns to table `{table}`: it has vanished")))?;
             let metadata = &loaded.metadata;
             let base = from_iceberg_schema(metadata.current_schema())?;
             let Some(schema) = merged(&base, wanted, metadata.last_column_id())? else {
@@ -103,7 +110,8 @@ impl Lake for IcebergLake {
     fn writer(&self, state: &TableState, commit: CommitId) -> Result<Box<dyn FileWriter>> {
         let metadata = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&state.table).cloned();
         let metadata = metadata.filter(|metadata| metadata.uuid() == state.uuid);
-        let metadata = metadata.ok_or_else(|| Error::bug(format!("write to table `{}` before it was loaded", state.table)))?;
+        let metadata =
+            metadata.ok_or_else(|| Error::bug(format!("write to table `{}` before it was loaded", state.table)))?;
         let options = WriterOptions {
             schema: Arc::clone(&state.schema),
             commit,
@@ -147,7 +155,10 @@ fn column_id(table: &TableName, schema: &Schema, column: &str, setting: &str) ->
     let field = schema.as_struct().fields().iter().find(|field| field.name == column);
     let field = field.ok_or_else(|| {
         let known: Vec<&str> = schema.as_struct().fields().iter().map(|field| field.name.as_str()).collect();
-        Error::invalid_config(format!("`{setting}` of table `{table}`: there is no column `{column}` among {}", known.join(", ")))
+        Error::invalid_config(format!(
+            "`{setting}` of table `{table}`: there is no column `{column}` among {}",
+            known.join(", ")
+        ))
     })?;
     Ok(field.id)
 }
@@ -165,9 +176,9 @@ fn partition_spec(table: &TableName, layout: &TableLayout, schema: &Schema) -> R
             Transform::Bucket(count) => (IcebergTransform::Bucket(*count), "_bucket"),
             Transform::Truncate(width) => (IcebergTransform::Truncate(*width), "_trunc"),
         };
-        builder = builder
-            .add_partition_field(id, format!("{column}{suffix}"), transform)
-            .map_err(|e| Error::invalid_config(format!("`partition_by` of table `{table}`: `{column}`")).with_source(e))?;
+        builder = builder.add_partition_field(id, format!("{column}{suffix}"), transform).map_err(|e| {
+            Error::invalid_config(format!("`partition_by` of table `{table}`: `{column}`")).with_source(e)
+        })?;
     }
     let spec = builder.build();
     // Binding checks that each transform takes its column's type.

@@ -138,7 +138,13 @@ impl TableWriter {
     fn begin(&mut self, partition: Vec<Option<Vec<u8>>>, sample: &RecordBatch) -> Result<OpenFile> {
         let folder = self.layout.folder(&partition)?;
         let Self { layout, options, .. } = self;
-        let path = format!("{}/data/{folder}{}-{}-{}.parquet", layout.location, options.commit, options.id.simple(), self.files);
+        let path = format!(
+            "{}/data/{folder}{}-{}-{}.parquet",
+            layout.location,
+            options.commit,
+            options.id.simple(),
+            self.files
+        );
         self.files += 1;
         let encoder = Encoder::new(sample, self.layout.compression)?;
         Ok(OpenFile { encoder, upload: None, path, partition, last_write: 0 })
@@ -149,8 +155,11 @@ impl TableWriter {
             let oldest = self.open.iter().min_by_key(|(_, file)| file.last_write).map(|(key, _)| key.clone());
             self.complete_one(oldest).await?;
         }
-        while self.open.len() > 1 && self.open.values().map(|file| file.encoder.memory_bytes()).sum::<usize>() > OPEN_BYTES_MAX {
-            let largest = self.open.iter().max_by_key(|(_, file)| file.encoder.memory_bytes()).map(|(key, _)| key.clone());
+        while self.open.len() > 1
+            && self.open.values().map(|file| file.encoder.memory_bytes()).sum::<usize>() > OPEN_BYTES_MAX
+        {
+            let largest =
+                self.open.iter().max_by_key(|(_, file)| file.encoder.memory_bytes()).map(|(key, _)| key.clone());
             self.complete_one(largest).await?;
         }
         Ok(())
@@ -259,7 +268,11 @@ impl Layout {
         let kinds = spec.partition_type(&iceberg).map_err(|e| from_iceberg("read partition spec", e))?;
         let index = |id: i32| {
             let index = schema.fields.iter().position(|field| field.id == id);
-            index.ok_or_else(|| Error::corrupt(format!("the table is partitioned or sorted by field {id}, which is no top-level column")))
+            index.ok_or_else(|| {
+                Error::corrupt(format!(
+                    "the table is partitioned or sorted by field {id}, which is no top-level column"
+                ))
+            })
         };
         let mut partition = Vec::new();
         for (field, kind) in spec.fields().iter().zip(kinds.fields()) {
@@ -292,7 +305,8 @@ impl Layout {
             values.push(match value {
                 None => None,
                 Some(bytes) => {
-                    let datum = Datum::try_from_bytes(bytes, kind.clone()).map_err(|e| from_iceberg("read partition value", e))?;
+                    let datum = Datum::try_from_bytes(bytes, kind.clone())
+                        .map_err(|e| from_iceberg("read partition value", e))?;
                     Some(Literal::Primitive(datum.literal().clone()))
                 }
             });
@@ -308,7 +322,8 @@ impl Layout {
         let rows = concat_batches(&first.schema(), gathered).map_err(broken)?;
         let mut values: Vec<ArrayRef> = Vec::with_capacity(self.partition.len());
         for (index, transform, _) in &self.partition {
-            let function = create_transform_function(transform).map_err(|e| from_iceberg("make partition transform", e))?;
+            let function =
+                create_transform_function(transform).map_err(|e| from_iceberg("make partition transform", e))?;
             let column = Arc::clone(rows.column(*index));
             values.push(function.transform(column).map_err(|e| from_iceberg("transform partition column", e))?);
         }
@@ -326,7 +341,12 @@ impl Layout {
                 let fields = self.sort.iter().map(|(index, options)| {
                     SortField::new_with_options(rows.column(*index).data_type().clone(), *options)
                 });
-                Some(RowConverter::new(fields.collect()).map_err(broken)?.convert_columns(&sort_columns).map_err(broken)?)
+                Some(
+                    RowConverter::new(fields.collect())
+                        .map_err(broken)?
+                        .convert_columns(&sort_columns)
+                        .map_err(broken)?,
+                )
             }
         };
         let count = u32::try_from(rows.num_rows()).map_err(|e| Error::bug("split too many rows").with_source(e))?;
@@ -334,7 +354,9 @@ impl Layout {
         order.sort_by(|a, b| {
             let (a, b) = (*a as usize, *b as usize);
             let by_key = keys.as_ref().map_or(std::cmp::Ordering::Equal, |keys| keys.row(a).cmp(&keys.row(b)));
-            by_key.then_with(|| sort_rows.as_ref().map_or(std::cmp::Ordering::Equal, |rows| rows.row(a).cmp(&rows.row(b))))
+            by_key.then_with(|| {
+                sort_rows.as_ref().map_or(std::cmp::Ordering::Equal, |rows| rows.row(a).cmp(&rows.row(b)))
+            })
         });
         let sorted = take_record_batch(&rows, &UInt32Array::from(order.clone())).map_err(broken)?;
         let Some(keys) = keys else {
@@ -347,9 +369,14 @@ impl Layout {
             if end < order.len() && keys.row(order[end] as usize) == keys.row(here) {
                 continue;
             }
-            let partition = values.iter().zip(&self.partition).map(|(array, (_, _, kind))| single_value(array, here, kind));
+            let partition =
+                values.iter().zip(&self.partition).map(|(array, (_, _, kind))| single_value(array, here, kind));
             let partition = partition.collect::<Result<Vec<_>>>()?;
-            pieces.push(Piece { key: keys.row(here).data().to_vec(), partition, rows: sorted.slice(start, end - start) });
+            pieces.push(Piece {
+                key: keys.row(here).data().to_vec(),
+                partition,
+                rows: sorted.slice(start, end - start),
+            });
             start = end;
         }
         Ok(pieces)
@@ -390,7 +417,9 @@ fn single_value(array: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Op
 /// The compression that the table's properties name.
 fn compression(properties: &HashMap<String, String>) -> Result<Compression> {
     let level = properties.get("write.parquet.compression-level").and_then(|text| text.parse().ok()).unwrap_or(1);
-    let wrong = |what: &str| Error::corrupt(format!("property `write.parquet.compression-{what}` has a value that is not known"));
+    let wrong = |what: &str| {
+        Error::corrupt(format!("property `write.parquet.compression-{what}` has a value that is not known"))
+    };
     Ok(match properties.get("write.parquet.compression-codec").map_or("zstd", String::as_str) {
         "zstd" => Compression::ZSTD(ZstdLevel::try_new(level).map_err(|_| wrong("level"))?),
         "lz4" => Compression::LZ4_RAW,

@@ -70,7 +70,8 @@ pub struct Stale {
 
 impl std::fmt::Display for Stale {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = |offset: Option<NextOffset>| offset.map_or_else(|| "nothing".to_owned(), |offset| offset.to_string());
+        let text =
+            |offset: Option<NextOffset>| offset.map_or_else(|| "nothing".to_owned(), |offset| offset.to_string());
         write!(f, "partition `{}` starts at {}, the ledger holds {}", self.source, text(self.expected), text(self.held))
     }
 }
@@ -146,18 +147,19 @@ impl Ledger {
     /// # Errors
     /// `Corrupt` where the text is not a ledger of a version that this build knows.
     pub fn decode(text: &str) -> Result<Self> {
-        let wire: Wire =
-            serde_json::from_str(text).map_err(|e| Error::corrupt("decode `ledger`: not the expected JSON").with_source(e))?;
+        let wire: Wire = serde_json::from_str(text)
+            .map_err(|e| Error::corrupt("decode `ledger`: not the expected JSON").with_source(e))?;
         if wire.v != FORMAT_VERSION {
             return Err(Error::corrupt(format!("decode `ledger`: version {} is not known, update frazil", wire.v)));
         }
         let mut topics = BTreeMap::new();
         for topic in wire.topics {
-            let bytes = BASE64
-                .decode(&topic.at)
-                .map_err(|e| Error::corrupt(format!("decode `ledger`: positions of topic `{}`", topic.name)).with_source(e))?;
-            let partitions = decode_positions(&bytes)
-                .ok_or_else(|| Error::corrupt(format!("decode `ledger`: positions of topic `{}` end early", topic.name)))?;
+            let bytes = BASE64.decode(&topic.at).map_err(|e| {
+                Error::corrupt(format!("decode `ledger`: positions of topic `{}`", topic.name)).with_source(e)
+            })?;
+            let partitions = decode_positions(&bytes).ok_or_else(|| {
+                Error::corrupt(format!("decode `ledger`: positions of topic `{}` end early", topic.name))
+            })?;
             topics.insert(topic.name, TopicLedger { topic_id: topic.id, incarnation: topic.inc, partitions });
         }
         Ok(Self { cluster_id: wire.cluster, topics })
@@ -200,7 +202,8 @@ fn decode_positions(mut bytes: &[u8]) -> Option<BTreeMap<i32, Position>> {
         let partition = expected.checked_add(get_varint(&mut bytes)?)?;
         let next = NextOffset(get_varint(&mut bytes)?);
         let epoch = i32::try_from(get_varint(&mut bytes)?).ok()?;
-        partitions.insert(i32::try_from(partition).ok()?, Position { next, leader_epoch: (epoch >= 0).then_some(epoch) });
+        partitions
+            .insert(i32::try_from(partition).ok()?, Position { next, leader_epoch: (epoch >= 0).then_some(epoch) });
         expected = partition + 1;
     }
     Some(partitions)

@@ -126,7 +126,11 @@ impl Machine {
             Event::WriteFailed { epoch, passes, reason } => {
                 if self.open.id == epoch || self.in_flight.as_ref().is_some_and(|flight| flight.id == epoch) {
                     let text = format!("writing files: {reason}");
-                    self.start_over(if passes { Condition::Waiting(On::Store, text) } else { Condition::Stopped(text) });
+                    self.start_over(if passes {
+                        Condition::Waiting(On::Store, text)
+                    } else {
+                        Condition::Stopped(text)
+                    });
                 }
             }
             Event::CommitEnded(epoch, end) => self.commit_ended(epoch, end),
@@ -313,7 +317,14 @@ impl Machine {
             return;
         };
         lane.decoding -= 1;
-        check!(I2, facts.first >= lane.decoded, "batch of `{}` at {} is behind {}", facts.source, facts.first, lane.decoded);
+        check!(
+            I2,
+            facts.first >= lane.decoded,
+            "batch of `{}` at {} is behind {}",
+            facts.source,
+            facts.first,
+            lane.decoded
+        );
         let suspends = facts.reject.as_ref().filter(|_| suspends);
         // Behind the last batch come only holes that the broker itself left.
         lane.decoded = if lane.decoding == 0 && suspends.is_none() { lane.polled } else { facts.next };

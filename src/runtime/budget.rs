@@ -93,7 +93,10 @@ mod tests {
         let budget = Budget::new("test", 10);
         let first = budget.take(12);
         assert!(!budget.has_room());
-        let waiting = { let budget = budget.clone(); async move { budget.acquire(3).await } };
+        let waiting = {
+            let budget = budget.clone();
+            async move { budget.acquire(3).await }
+        };
         let (_permit, ()) = tokio::join!(waiting, async { drop(first) });
         assert_eq!(budget.used(), 3);
     }

@@ -64,7 +64,10 @@ pub fn order(n: i64) -> Value {
     let fields = [
         ("order_id", Value::Long(n)),
         ("customer_id", Value::Long(100_000 + n * 7919 % 5_000)),
-        ("product", Value::String(format!("tall stoneware mug, hand thrown, glaze {:03}, set of {}", n % 997, n % 6 + 1))),
+        (
+            "product",
+            Value::String(format!("tall stoneware mug, hand thrown, glaze {:03}, set of {}", n % 997, n % 6 + 1)),
+        ),
         ("quantity", Value::Int(i32::try_from(n % 9 + 1).unwrap())),
         ("price", Value::Decimal(Decimal::from((n * 31 % 1_000_000 - 500).to_be_bytes()))),
         ("currency", Value::Enum(u32::try_from(currency).unwrap(), currencies[currency].to_owned())),

@@ -86,7 +86,12 @@ impl EpochFiles {
         writer.write(batch.rows).await
     }
 
-    async fn write_dead_letters(&mut self, resolver: &Resolver, source: &TopicPartition, rejects: &[Reject]) -> Result<()> {
+    async fn write_dead_letters(
+        &mut self,
+        resolver: &Resolver,
+        source: &TopicPartition,
+        rejects: &[Reject],
+    ) -> Result<()> {
         let lake = &resolver.ports.lake;
         let (_, schema, writer) = match &mut self.dead {
             Some(dead) => dead,

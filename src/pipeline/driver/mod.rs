@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::epoch::{EpochFiles, SealedFiles};
 use self::resolve::{Decoded, Resolver};
 use self::shown::Shown;
-use super::event::{BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket};
+use super::event::{
+    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket,
+};
 use super::machine::Machine;
 use crate::decode::cut_at_reject;
 use crate::decode::layout::Layout;
@@ -231,7 +233,9 @@ impl Driver {
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::Survey { create } => self.surveying = Some(Box::pin(survey::survey(Arc::clone(&self.resolver), create))),
+            Command::Survey { create } => {
+                self.surveying = Some(Box::pin(survey::survey(Arc::clone(&self.resolver), create)))
+            }
             Command::Begin(starts) => self.ports.source.start(starts),
             Command::Halt(partitions) => self.ports.source.stop(partitions),
             Command::Decode(batch) => self.to_decode.push_back(batch),
@@ -295,7 +299,9 @@ impl Driver {
             SourceEvent::OutOfRange { source, attempt } => {
                 Event::ReadFailed { source, attempt, reason: "the position lies outside the log".to_owned() }
             }
-            SourceEvent::Failed { source, attempt, error } => Event::ReadFailed { source, attempt, reason: error.chain() },
+            SourceEvent::Failed { source, attempt, error } => {
+                Event::ReadFailed { source, attempt, reason: error.chain() }
+            }
         }
     }
 
@@ -323,7 +329,8 @@ impl Driver {
         match job {
             Job::Write(batch, epoch) => {
                 let Some((rows, charge)) = self.decoded.remove(&batch) else { return };
-                let mut files = self.files.take().unwrap_or_else(|| EpochFiles::new(epoch, self.ports.clock.fresh_id()));
+                let mut files =
+                    self.files.take().unwrap_or_else(|| EpochFiles::new(epoch, self.ports.clock.fresh_id()));
                 let resolver = Arc::clone(&self.resolver);
                 self.writing = Some(Box::pin(async move {
                     let result = files.write(&resolver, rows).await;

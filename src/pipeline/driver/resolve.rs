@@ -106,17 +106,20 @@ impl Resolver {
         let (key, value) = self.registered().await?;
         let layout = &self.spec.layout;
         let plain = |name: &str| state.schema.field(name).map(|field| &field.kind);
-        let decide = |format: Format, registered: &Option<Registered>, column: Option<&Type>| match (format, registered, column) {
-            (Format::Auto, Some(Registered::Avro(_)), _) => Format::Registry,
-            (Format::Auto, _, Some(Type::Binary)) => Format::Bytes,
-            (Format::Auto, _, _) if self.ports.registry.is_none() => Format::Bytes,
-            (format, _, _) => format,
-        };
+        let decide =
+            |format: Format, registered: &Option<Registered>, column: Option<&Type>| match (format, registered, column)
+            {
+                (Format::Auto, Some(Registered::Avro(_)), _) => Format::Registry,
+                (Format::Auto, _, Some(Type::Binary)) => Format::Bytes,
+                (Format::Auto, _, _) if self.ports.registry.is_none() => Format::Bytes,
+                (format, _, _) => format,
+            };
         let sides = Sides {
             key: decide(layout.key_format, &key, plain("key")),
             value: decide(layout.value_format, &value, plain("value")),
         };
-        let decoder = Arc::new(Decoder::new(Arc::new(layout.clone()), Arc::clone(&state.schema), sides, HashMap::new()));
+        let decoder =
+            Arc::new(Decoder::new(Arc::new(layout.clone()), Arc::clone(&state.schema), sides, HashMap::new()));
         self.set(Current { state: state.clone(), decoder, sides, schemas: HashMap::new(), forget_at: None, value });
         Ok(())
     }
@@ -139,7 +142,9 @@ impl Resolver {
             Format::Bytes => return Ok(Some(Registered::Column(Type::Binary))),
             Format::Auto | Format::Registry => {}
         }
-        let (Some(registry), Some(topic)) = (&self.ports.registry, self.spec.settings.topics.first()) else { return Ok(None) };
+        let (Some(registry), Some(topic)) = (&self.ports.registry, self.spec.settings.topics.first()) else {
+            return Ok(None);
+        };
         let Some(found) = registry.latest(&format!("{topic}-{side}")).await? else { return Ok(None) };
         Ok(match read(&found) {
             SchemaUse::Known(schema) => Some(Registered::Avro(schema)),
@@ -255,7 +260,9 @@ impl Resolver {
     async fn fit(&self, current: &mut Current, batch: &RawBatch) -> Result<Option<String>> {
         let mut seen = BTreeSet::new();
         for record in &batch.records {
-            let id = |format: Format, bytes: Option<&[u8]>| bytes.filter(|_| format == Format::Registry).and_then(wire_schema_id);
+            let id = |format: Format, bytes: Option<&[u8]>| {
+                bytes.filter(|_| format == Format::Registry).and_then(wire_schema_id)
+            };
             let key_read = matches!(self.spec.layout.key_columns, KeyColumns::Flatten | KeyColumns::Struct);
             let key = id(current.sides.key, batch.key(record).filter(|_| key_read));
             let value = id(current.sides.value, batch.value(record));
@@ -269,8 +276,10 @@ impl Resolver {
                 }
                 None => current.value.clone(),
             };
-            let key_format = if self.spec.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { current.sides.key };
-            let key = self.column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
+            let key_format =
+                if self.spec.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { current.sides.key };
+            let key =
+                self.column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
             let side = |side| Option::as_ref(side).map_or(Side::Nothing, Registered::side);
             let Ok(wanted) = self.spec.layout.table_schema(side(&key), side(&value)) else { continue };
             match extended(&current.state.schema, &wanted, &self.spec.layout) {

@@ -47,7 +47,8 @@ async fn attempt(resolver: &Resolver, create: bool) -> Result<Survey, (On, Error
         topics.insert(topic.clone(), facts);
     }
     let watermarks = source.watermarks(&partitions).await.map_err(kafka)?;
-    let known = |topic: &str| matches!(&state.recovery, Recovery::At(progress) if progress.ledger.topics.contains_key(topic));
+    let known =
+        |topic: &str| matches!(&state.recovery, Recovery::At(progress) if progress.ledger.topics.contains_key(topic));
     partitions.retain(|source| !known(&source.topic));
     let at_time = match settings.start {
         StartAt::Timestamp(ms) if !partitions.is_empty() => source.offsets_at(&partitions, ms).await.map_err(kafka)?,
@@ -63,7 +64,8 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
     let state = match lake.load(name).await.map_err(catalog)? {
         Some(state) => state,
         None if !create => {
-            let text = format!("table `{name}` has vanished; restart frazil to make it anew and read its topics from `start`");
+            let text =
+                format!("table `{name}` has vanished; restart frazil to make it anew and read its topics from `start`");
             return Err(catalog(Error::corrupt(text)));
         }
         None => {

@@ -36,11 +36,9 @@ impl Machine {
     }
 
     pub(super) fn settle_revokes(&mut self) {
-        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
-            .into_iter()
-            .partition(|revoke| {
-                rule::holds(Rule::RevokeWaits) && revoke.partitions.iter().any(|source| self.is_pending(source))
-            });
+        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes).into_iter().partition(|revoke| {
+            rule::holds(Rule::RevokeWaits) && revoke.partitions.iter().any(|source| self.is_pending(source))
+        });
         self.revokes = waiting;
         for revoke in settled {
             for source in &revoke.partitions {
