@@ -28,10 +28,10 @@ impl Nulls {
     fn push(&mut self, valid: bool) {
         if !self.bits.is_empty() || !valid {
             self.bits.resize(self.len / 8 + 1, 0xff);
-            if !valid {
-                self.bits[self.len / 8] &= !(1 << (self.len % 8));
-            } else {
+            if valid {
                 self.bits[self.len / 8] |= 1 << (self.len % 8);
+            } else {
+                self.bits[self.len / 8] &= !(1 << (self.len % 8));
             }
         }
         self.len += 1;

@@ -55,7 +55,7 @@ pub fn rows(table: &TableSchema, source: &TopicPartition, rejects: &[Reject], no
             match (field.name.as_str(), column) {
                 ("error_timestamp", Column::Int64(column)) => column.push(now_ms.saturating_mul(1000)),
                 ("error_code" | "error_reason", Column::Bytes(column)) => {
-                    column.push(reject.reason.as_str().as_bytes())
+                    column.push(reject.reason.as_str().as_bytes());
                 }
                 ("error_message", Column::Bytes(column)) => column.push(reject.message.as_bytes()),
                 ("processor", Column::Bytes(column)) => column.push(b"frazil"),

@@ -163,7 +163,7 @@ impl Encoder {
     pub(super) fn finish(mut self, fields: &[Field], parallel: bool) -> Result<Footer> {
         self.close_row_group(parallel)?;
         let metadata = self.file.finish().map_err(|e| Error::bug("end Parquet file").with_source(e))?;
-        let split_offsets = metadata.row_groups().iter().filter_map(|group| group.file_offset()).collect();
+        let split_offsets = metadata.row_groups().iter().filter_map(parquet::file::metadata::RowGroupMetaData::file_offset).collect();
         let columns = column_stats(&metadata, fields);
         Ok(Footer { bytes: self.take(), rows: self.rows, split_offsets, columns })
     }
@@ -201,7 +201,7 @@ fn column_stats(metadata: &ParquetMetaData, fields: &[Field]) -> BTreeMap<i32, C
     leaf_kinds(fields, &mut kinds);
     let mut all: BTreeMap<i32, ColumnStats> = BTreeMap::new();
     let mut unbounded = HashSet::new();
-    for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+    for chunk in metadata.row_groups().iter().flat_map(parquet::file::metadata::RowGroupMetaData::columns) {
         let info = chunk.column_descr().self_type().get_basic_info();
         if !info.has_id() {
             continue;

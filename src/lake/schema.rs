@@ -144,12 +144,9 @@ pub fn merged(base: &TableSchema, wanted: &TableSchema, last_id: i32) -> Result<
 fn merge_fields(base: &[Field], wanted: &[Field], added: &mut bool) -> Result<Vec<Field>> {
     let mut fields = Vec::with_capacity(wanted.len());
     for field in wanted {
-        match base.iter().find(|known| known.name == field.name) {
-            Some(known) => fields.push(merge_field(known, field, added)?),
-            None => {
-                *added = true;
-                fields.push(Field { required: false, ..without_ids(field) });
-            }
+        if let Some(known) = base.iter().find(|known| known.name == field.name) { fields.push(merge_field(known, field, added)?) } else {
+            *added = true;
+            fields.push(Field { required: false, ..without_ids(field) });
         }
     }
     fields.extend(base.iter().filter(|known| wanted.iter().all(|field| field.name != known.name)).cloned());

@@ -222,7 +222,7 @@ impl Machine {
             Decision::Start(starts) => self.begin(starts),
             Decision::CommitFirst(plan) if rule::holds(Rule::StartCommitted) => self.first = Some(plan),
             Decision::CommitFirst(plan) => {
-                self.begin(plan.advances.into_iter().map(|(source, step)| (source, step.to)).collect())
+                self.begin(plan.advances.into_iter().map(|(source, step)| (source, step.to)).collect());
             }
             Decision::Wait(text) => {
                 self.set(Condition::Waiting(On::Kafka, text));

@@ -180,7 +180,8 @@ impl Names {
             Some(nested) => return self.read(nested, namespace),
             None => return Err(invalid("an object without `type`")),
         };
-        let schema = match kind {
+        
+        match kind {
             "record" | "error" => return self.record(object, namespace),
             "enum" => {
                 let symbols =
@@ -207,8 +208,7 @@ impl Names {
                 schema.logical = logical(&schema.kind, object).or(schema.logical);
                 Ok(schema)
             }
-        };
-        schema
+        }
     }
 
     fn define(&mut self, object: &Map<String, Value>, namespace: Option<&str>, schema: Schema) -> Result<Schema> {

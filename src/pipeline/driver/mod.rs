@@ -200,12 +200,9 @@ impl Driver {
                     self.surveying = None;
                     Some(event)
                 }
-                event = events.recv(), if !closed => match event {
-                    Some(event) => Some(self.heard(event)),
-                    None => {
-                        closed = true;
-                        (!stopping).then_some(Event::Stop)
-                    }
+                event = events.recv(), if !closed => if let Some(event) = event { Some(self.heard(event)) } else {
+                    closed = true;
+                    (!stopping).then_some(Event::Stop)
                 },
                 () = clock.sleep(wake.unwrap_or_default()), if wake.is_some() => Some(Event::Tick),
             };
@@ -234,7 +231,7 @@ impl Driver {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Survey { create } => {
-                self.surveying = Some(Box::pin(survey::survey(Arc::clone(&self.resolver), create)))
+                self.surveying = Some(Box::pin(survey::survey(Arc::clone(&self.resolver), create)));
             }
             Command::Begin(starts) => self.ports.source.start(starts),
             Command::Halt(partitions) => self.ports.source.stop(partitions),
@@ -415,7 +412,7 @@ impl Driver {
             let end = commit(&ports, &resolver.shown, &request).await;
             if let CommitEnd::Committed(_) = &end {
                 counts.count(&ports, &request, spec.settings.on_error == OnError::DeadLetter);
-                ports.metrics.commit_duration_seconds.observe((ports.clock.elapsed() - begun).as_secs_f64());
+                ports.metrics.commit_duration_seconds.observe(ports.clock.elapsed().checked_sub(begun).unwrap().as_secs_f64());
                 ports.metrics.commit_last_timestamp_seconds.set(ports.clock.now_ms() as f64 / 1000.0);
             }
             (epoch, end)
@@ -429,12 +426,9 @@ async fn commit(ports: &Ports, shown: &Shown, request: &CommitRequest) -> Commit
     let end = loop {
         let attempt = ports.lake.commit(request);
         tokio::pin!(attempt);
-        let outcome = match ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await {
-            Some(outcome) => outcome,
-            None => {
-                shown.waits(On::Catalog, format!("a commit has had no definite answer for {COMMIT_PATIENCE:?}"));
-                attempt.await
-            }
+        let outcome = if let Some(outcome) = ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await { outcome } else {
+            shown.waits(On::Catalog, format!("a commit has had no definite answer for {COMMIT_PATIENCE:?}"));
+            attempt.await
         };
         break match outcome {
             Ok(CommitOutcome::Committed(state)) => {

@@ -167,7 +167,7 @@ impl Resolver {
                 .run(move || {
                     let begun = clock.elapsed();
                     let decoding = decoder.decode(batch, incarnation);
-                    (decoding, clock.elapsed() - begun)
+                    (decoding, clock.elapsed().checked_sub(begun).unwrap())
                 })
                 .await?;
             self.ports.metrics.decode_seconds.inc_by(took.as_secs_f64());
