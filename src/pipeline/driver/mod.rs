@@ -3,6 +3,7 @@
 //! One task per table. Decoding runs in order but side by side on the compute pool; writing is one job after the
 //! other (parallel by column inside); sealing and committing an epoch overlap with writing the next one.
 
+mod condition;
 mod epoch;
 mod resolve;
 mod survey;
@@ -10,10 +11,12 @@ mod survey;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::condition::{report, show};
 use self::epoch::{EpochFiles, SealedFiles};
 use self::resolve::{Decoded, Resolver};
 use super::event::{BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket};
@@ -31,7 +34,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
 use crate::runtime::shutdown::Shutdown;
-use crate::telemetry::health::{Dependency, Health, TableHealth};
+use crate::telemetry::health::Health;
 use crate::telemetry::metrics::TableMetrics;
 
 /// One table: what is configured for it.
@@ -216,9 +219,14 @@ impl Driver {
         if let Event::Surveyed(survey) = &event {
             self.state.send_replace(Some(survey.state.clone()));
         }
+        let looked = matches!(event, Event::Surveyed(_) | Event::SurveyHalted(_));
         let clock = &self.ports.clock;
         for command in self.machine.step(clock.elapsed(), clock.now_ms(), event) {
             self.execute(command);
+        }
+        if looked {
+            // What the survey itself had to wait for was shown meanwhile, unknown to the brain.
+            show(&self.ports, &self.spec.settings, self.machine.condition());
         }
     }
 
@@ -404,12 +412,26 @@ impl Driver {
     }
 }
 
+/// A commit that takes longer is shown as waiting.
+const COMMIT_SLOW: Duration = Duration::from_secs(10);
+
 /// Commits, waiting for whatever is away.
 async fn commit(ports: &Ports, spec: &TableSpec, request: &CommitRequest) -> CommitEnd {
     let mut backoff = Backoff::service();
     let mut waited = false;
     loop {
-        let end = match ports.lake.commit(request).await {
+        let mut attempt = ports.lake.commit(request);
+        let outcome = match ports.clock.timeout(COMMIT_SLOW, &mut attempt).await {
+            Some(outcome) => outcome,
+            // A commit whose answer was lost is looked for as long as it takes, and must not be silent about it.
+            None => {
+                let text = format!("a commit is not decided after {} s", COMMIT_SLOW.as_secs());
+                report(ports, &spec.settings, &Condition::Waiting(On::Catalog, text));
+                waited = true;
+                attempt.await
+            }
+        };
+        let end = match outcome {
             Ok(CommitOutcome::Committed(state)) => {
                 ports.metrics.commits.committed.inc();
                 CommitEnd::Committed(Box::new(state))
@@ -440,34 +462,6 @@ async fn commit(ports: &Ports, spec: &TableSpec, request: &CommitRequest) -> Com
 /// True where the error's kind says that it passes.
 fn waits(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Conflict)
-}
-
-/// Shows a table's condition, and logs its changes.
-fn report(ports: &Ports, settings: &Settings, condition: &Condition) {
-    let table = &settings.table;
-    let health = match condition {
-        Condition::Starting => TableHealth::Starting,
-        Condition::Running => TableHealth::Ok,
-        Condition::Waiting(on, error) => {
-            tracing::warn!(%table, on = ?on, error, "table waits");
-            let on = match on {
-                On::Registry => Dependency::Registry,
-                On::Kafka => Dependency::Kafka,
-                On::Catalog => Dependency::Catalog,
-                On::Store => Dependency::Store,
-            };
-            TableHealth::Waiting { on, since_ms: ports.clock.now_ms(), error: error.clone() }
-        }
-        Condition::Suspended(reason) => {
-            tracing::error!(%table, reason, "table suspended; mend the cause, then `frazil tables resume {table} --from ledger`");
-            TableHealth::Suspended { reason: reason.clone() }
-        }
-        Condition::Stopped(reason) => {
-            tracing::error!(%table, reason, "table stopped");
-            TableHealth::Stopped { reason: reason.clone() }
-        }
-    };
-    ports.health.set_table(table, health);
 }
 
 /// The work's output, or never where there is none.
