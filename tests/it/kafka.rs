@@ -9,6 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::{Offset, TopicPartitionList};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use crate::services::Kafka;
@@ -68,6 +69,29 @@ pub fn add_partitions(kafka: &Kafka, name: &str, total: usize) {
 pub fn watermarks(kafka: &Kafka, topic: &str, partition: i32) -> (i64, i64) {
     let consumer: BaseConsumer = client(kafka).set("isolation.level", "read_committed").create().unwrap();
     consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap()
+}
+
+/// The number of records that a topic still has, read uncommitted; compaction and retention make it smaller.
+#[track_caller]
+pub fn count_records(kafka: &Kafka, topic: &str) -> u64 {
+    let mut config = client(kafka);
+    config.set("group.id", "frazil-count").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
+    let mut wanted = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&wanted).unwrap();
+    let (mut count, mut ended) = (0, 0);
+    while ended < wanted.count() {
+        match consumer.poll(DEADLINE).unwrap() {
+            Ok(_) => count += 1,
+            Err(KafkaError::PartitionEOF(_)) => ended += 1,
+            Err(error) => panic!("count records of {topic}: {error}"),
+        }
+    }
+    count
 }
 
 /// What is produced; a missing value is a tombstone, a missing partition is chosen by the key.

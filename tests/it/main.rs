@@ -8,11 +8,17 @@
 #![allow(unreachable_pub, dead_code, reason = "a harness for all tests, of which each build may use a part")]
 
 mod avro;
+mod broker;
+mod crash;
+mod faults;
+mod intercept;
 mod kafka;
 mod lake;
 mod process;
 mod selftest;
 mod services;
 mod smoke;
+mod traffic;
+mod transactions;
 mod verify;
 mod wait;
