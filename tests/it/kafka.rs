@@ -55,6 +55,16 @@ pub fn delete_topic(kafka: &Kafka, name: &str) {
     });
 }
 
+/// Deletes a partition's records below `before`, as retention does.
+#[track_caller]
+pub fn delete_records(kafka: &Kafka, topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
+    block_on(admin(kafka).delete_records(&offsets, &options)).unwrap();
+    assert_eq!(watermarks(kafka, topic, partition).0, before);
+}
+
 /// Lets a topic grow to `total` partitions.
 #[track_caller]
 pub fn add_partitions(kafka: &Kafka, name: &str, total: usize) {

@@ -15,6 +15,7 @@ mod intercept;
 mod kafka;
 mod lake;
 mod process;
+mod recovery;
 mod selftest;
 mod services;
 mod smoke;
