@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Returns memory to the system sooner and holds less of it than the system's allocator under many threads.
+/// For librdkafka's memory too. Its settings are in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -305,6 +306,8 @@ pub struct CommitRequest {
     pub gaps: Vec<Gap>,
     /// Timestamp of the newest record in it.
     pub newest_ms: Option<i64>,
+    /// Counts attempts that met another writer's commit and were made again on top of it.
+    pub conflicts: Arc<AtomicU64>,
 }
 
 /// What became of a commit.
@@ -337,8 +340,8 @@ pub trait FileWriter: Send {
     /// Gives up: unfinished uploads are aborted; files already complete are deleted, since nothing refers to them.
     async fn abort(self: Box<Self>);
 
-    /// Bytes of memory that it holds.
-    fn memory_bytes(&self) -> usize;
+    /// Bytes of its files so far, complete or not, those waiting to be encoded included.
+    fn file_bytes(&self) -> u64;
 }
 
 /// Tables, as ingestion sees them.

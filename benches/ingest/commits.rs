@@ -158,5 +158,6 @@ fn request(state: &TableState, n: usize, id: CommitId) -> CommitRequest {
         suspension: None,
         gaps: Vec::new(),
         newest_ms: Some(0),
+        conflicts: Arc::default(),
     }
 }

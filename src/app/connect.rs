@@ -23,7 +23,7 @@ use crate::registry;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 
-/// Bytes of a retry interval: how often a table that cannot go on looks again.
+/// How often a table that cannot go on looks again.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long a revoke waits for commits before the table's uncommitted work is dropped; below the 30 s that the
 /// source waits.
@@ -153,6 +153,7 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
         commit_rows: table.commit_rows.unwrap_or(u64::MAX),
         revoke_timeout: REVOKE_TIMEOUT,
         retry_interval: RETRY_INTERVAL,
+        identity_interval: IDENTITY_INTERVAL,
     };
     let layout = layout(table)?;
     if layout.value_format == Format::Registry && config.schema_registry.is_none() {

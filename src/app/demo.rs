@@ -87,6 +87,10 @@ pub async fn demo(options: DemoRunOptions, shutdown: Shutdown) -> Result<()> {
 async fn play(demo: &Demo, service: &Service, options: &DemoRunOptions, clock: &Clock, shutdown: &Shutdown) -> Result<()> {
     let begun = clock.elapsed();
     let committed = committed(service).await;
+    while service.tables().values().any(|handle| handle.state.borrow().is_none()) {
+        clock.sleep(LOOK).await;
+    }
+    let before: u64 = rows(service).iter().map(|(_, rows)| rows).sum();
     let stop = shutdown.child();
     let produce = demo.produce(Arc::clone(&committed), &stop);
     let watch = async {
@@ -117,8 +121,9 @@ async fn play(demo: &Demo, service: &Service, options: &DemoRunOptions, clock: &
     }
     let rows: u64 = rows(service).iter().map(|(_, rows)| rows).sum();
     let records = records.unsigned_abs();
-    if rows < records {
-        return Err(Error::corrupt(format!("{records} records were produced and committed, the tables hold {rows} rows")));
+    if rows - before != records {
+        let rows = rows - before;
+        return Err(Error::corrupt(format!("{records} records were produced and committed, the tables took {rows} rows")));
     }
     (options.say)(DemoNews::Checked { records, seconds: (clock.elapsed() - begun).as_secs_f64() });
     Ok(())

@@ -28,7 +28,6 @@ pub(super) struct Args {
     once: bool,
 }
 
-
 /// What a demo came to.
 #[derive(Debug, Default, Serialize)]
 struct Summary {

@@ -10,6 +10,7 @@ mod run;
 mod status;
 mod tables;
 mod token;
+mod topics;
 mod view;
 
 use std::io::{IsTerminal as _, Write as _};

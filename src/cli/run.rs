@@ -63,7 +63,7 @@ impl Args {
 
 /// The result of `--until-caught-up`.
 #[derive(Debug, Serialize)]
-struct CaughtUp {
+struct Batch {
     /// False where it was stopped before.
     caught_up: bool,
     /// Offsets between the ledgers and the ends of the topics when it began; 0 where it was stopped before that.
@@ -72,7 +72,7 @@ struct CaughtUp {
     seconds: f64,
 }
 
-impl View for CaughtUp {
+impl View for Batch {
     fn text(&self) -> String {
         let took = span(Duration::from_secs_f64(self.seconds));
         if self.caught_up {
@@ -107,7 +107,7 @@ pub(super) async fn execute(args: Args, config: Config, json: bool) -> Result<u8
         let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
         let caught_up = seen.is_some_and(|progress: Progress| progress.left == 0);
         let offsets = seen.map_or(0, |progress| progress.total);
-        show(&CaughtUp { caught_up, offsets, seconds: clock.elapsed().as_secs_f64() }, json)?;
+        show(&Batch { caught_up, offsets, seconds: clock.elapsed().as_secs_f64() }, json)?;
     }
     Ok(DONE)
 }
@@ -131,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_batch_says_how_it_ended() {
-        let done = CaughtUp { caught_up: true, offsets: 1_234_567, seconds: 83.4 };
+        let done = Batch { caught_up: true, offsets: 1_234_567, seconds: 83.4 };
         assert_eq!(done.text(), "caught up: 1,234,567 offsets in 1 min 23 s\n");
         assert_eq!(serde_json::to_string(&done).unwrap(), r#"{"caught_up":true,"offsets":1234567,"seconds":83.4}"#);
-        assert_eq!(CaughtUp { caught_up: false, ..done }.text(), "stopped after 1 min 23 s, before it had caught up\n");
+        assert_eq!(Batch { caught_up: false, ..done }.text(), "stopped after 1 min 23 s, before it had caught up\n");
     }
 }

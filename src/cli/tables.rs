@@ -1,6 +1,7 @@
 //! `frazil tables`: what the catalog holds, and the one thing that changes it: lifting what stops a table. Needs the
 //! catalog and the warehouse only.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
@@ -55,8 +56,10 @@ enum Command {
         table: TableName,
     },
     /// Lift a table's suspension, or choose where a rolled-back table goes on
-    #[command(after_help = "Examples:\n  frazil tables resume shop.orders\n  frazil tables resume shop.orders --from ledger\n\n\
-                            A running service goes on by itself afterwards.")]
+    #[command(
+        after_help = "Examples:\n  frazil tables resume shop.orders\n  frazil tables resume shop.orders --from ledger\n\n\
+                            A running service goes on by itself afterwards."
+    )]
     Resume {
         /// Table, as namespace.name
         table: TableName,
@@ -136,7 +139,11 @@ impl View for Description {
         let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
         let mut text = facts(&[
             ("table", self.table.clone()),
-            ("state", self.health.state.to_owned() + &self.health.reason.as_ref().map_or_else(String::new, |r| format!(": {r}"))),
+            (
+                "state",
+                self.health.state.to_owned()
+                    + &self.health.reason.as_ref().map_or_else(String::new, |r| format!(": {r}")),
+            ),
             ("uuid", layout.uuid.clone()),
             ("format version", layout.format_version.to_string()),
             ("location", layout.location.clone()),
@@ -158,14 +165,16 @@ impl View for Description {
         let headings = [("ID", Align::Right), ("COLUMN", Align::Left), ("TYPE", Align::Left), ("", Align::Left)];
         text = text + "\n" + &columns(headings, &rows);
         if !layout.properties.is_empty() {
-            let properties: Vec<_> = layout.properties.iter().map(|(key, value)| [key.clone(), value.clone()]).collect();
+            let properties: Vec<_> =
+                layout.properties.iter().map(|(key, value)| [key.clone(), value.clone()]).collect();
             text = text + "\n" + &columns([("PROPERTY", Align::Left), ("VALUE", Align::Left)], &properties);
         }
         if !self.ledger.is_empty() {
             text = text + "\n" + &ledger_text(&self.ledger);
         }
         for gap in &self.gaps {
-            text += &format!("given up: {}[{}] offsets {} to {}\n", gap.topic, gap.partition, gap.from, gap.to.0 - 1);
+            let last = gap.to.0 - 1;
+            let _ = writeln!(text, "given up: {}[{}] offsets {} to {last}", gap.topic, gap.partition, gap.from);
         }
         text
     }
@@ -283,7 +292,8 @@ impl View for ResumedView {
         };
         let mut text = format!("{} was stopped: {}\n", self.table, self.reason);
         if self.ledger != self.snapshot {
-            text += &format!("\nnewest ledger:\n{}\nledger of main:\n{}", side(&self.ledger), side(&self.snapshot));
+            let (ledger, snapshot) = (side(&self.ledger), side(&self.snapshot));
+            let _ = write!(text, "\nnewest ledger:\n{ledger}\nledger of main:\n{snapshot}");
         }
         text + "\nit goes on from:\n" + &side(&Some(self.chosen.clone()))
     }

@@ -1,5 +1,67 @@
-//! Tests of arguments.
+//! Tests of arguments: what is taken, what is refused, and that every command shows an example.
+
 use clap::CommandFactory as _;
+use clap::error::ErrorKind as Refusal;
+
 use super::*;
+
+#[track_caller]
+fn check(line: &str, refused: Option<Refusal>) {
+    let parsed = Args::try_parse_from(line.split(' '));
+    assert_eq!(parsed.err().map(|error| error.kind()), refused, "{line}");
+}
+
 #[test]
-fn the_definitions_hold() { Args::command().debug_assert(); }
+fn arguments_are_taken_or_refused() {
+    Args::command().debug_assert();
+    for line in [
+        "frazil demo",
+        "frazil demo --dir d --rate 5 --once",
+        "frazil run -c f.yaml --until-caught-up --json",
+        "frazil run --config f.yaml --roles ingest,maintain",
+        "frazil check -c f.yaml",
+        "frazil --json status --watch",
+        "frazil tables list -c f.yaml",
+        "frazil tables -c f.yaml describe a.b",
+        "frazil tables snapshots a.b",
+        "frazil tables files a.b --json",
+        "frazil tables resume a.b",
+        "frazil tables resume a.b --from ledger",
+        "frazil tables resume a.b --from snapshot",
+        "frazil config schema",
+        "frazil config example",
+        "frazil token new --name n --scopes read,metrics",
+    ] {
+        check(line, None);
+    }
+    check("frazil", Some(Refusal::DisplayHelpOnMissingArgumentOrSubcommand));
+    check("frazil nothing", Some(Refusal::InvalidSubcommand));
+    check("frazil run --roles cook", Some(Refusal::InvalidValue));
+    check("frazil demo --rate 0", Some(Refusal::ValueValidation));
+    check("frazil tables describe noname", Some(Refusal::ValueValidation));
+    check("frazil tables resume a.b --from main", Some(Refusal::InvalidValue));
+    check("frazil token new --scopes all", Some(Refusal::InvalidValue));
+    check("frazil config schema --watch", Some(Refusal::UnknownArgument));
+}
+
+#[test]
+fn roles_that_do_not_exist_yet_are_wrong_usage() {
+    let parse = |line: &str| match Args::try_parse_from(line.split(' ')).unwrap().command {
+        Command::Run(args) => args.check(),
+        other => panic!("{other:?}"),
+    };
+    assert!(parse("frazil run --roles ingest").is_ok());
+    let error = parse("frazil run --roles ingest,serve").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert!(error.to_string().contains("`serve`"), "{error}");
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    fn visit(command: &mut clap::Command) {
+        let help = command.render_help().to_string();
+        assert!(help.contains("Example"), "{}", command.get_name());
+        command.get_subcommands_mut().filter(|command| command.get_name() != "help").for_each(visit);
+    }
+    visit(&mut Args::command());
+}

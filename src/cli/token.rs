@@ -40,7 +40,7 @@ enum Command {
 
 /// A new token.
 #[derive(Debug, Serialize)]
-struct Token {
+struct NewToken {
     /// Its text: the secret itself.
     token: String,
     /// Whose it is.
@@ -51,13 +51,14 @@ struct Token {
     scopes: Vec<String>,
 }
 
-impl View for Token {
+impl View for NewToken {
     fn text(&self) -> String {
         let mut text = format!("{}\n\n", self.token);
         let name = serde_json::Value::from(self.name.as_str());
         let _ = writeln!(text, "# The token is shown this once. The configuration keeps its hash:");
         let _ = writeln!(text, "server:\n  auth:\n    tokens:");
-        let _ = writeln!(text, "      - {{name: {name}, hash: \"{}\", scopes: [{}]}}", self.hash, self.scopes.join(", "));
+        let _ =
+            writeln!(text, "      - {{name: {name}, hash: \"{}\", scopes: [{}]}}", self.hash, self.scopes.join(", "));
         text
     }
 }
@@ -68,14 +69,14 @@ pub(super) fn execute(args: &Args, json: bool) -> Result<u8> {
     Ok(DONE)
 }
 
-fn new(name: &str, scopes: &[String], clock: &Clock) -> Token {
+fn new(name: &str, scopes: &[String], clock: &Clock) -> NewToken {
     let mut hasher = Sha256::new();
     for _ in 0..FRESH_IDS {
         hasher.update(clock.fresh_id());
     }
     let token = URL_SAFE_NO_PAD.encode(hasher.finalize());
     let hash = TokenHash::of(&token).to_string();
-    Token { token, name: name.to_owned(), hash, scopes: scopes.to_vec() }
+    NewToken { token, name: name.to_owned(), hash, scopes: scopes.to_vec() }
 }
 
 #[cfg(test)]
@@ -91,7 +92,8 @@ mod tests {
         assert_ne!(made.token, new("x", &[], &clock).token);
         let (secret, lines) = made.text().split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         assert_eq!(secret, made.token);
-        let yaml = format!("kafka: {{bootstrap_servers: 'b:1'}}\n{lines}");
+        let yaml =
+            format!("kafka: {{bootstrap_servers: 'b:1'}}\ncatalog: {{uri: 'sqlite:///c.db', warehouse: /w}}\n{lines}");
         let config = Config::from_yaml(&yaml, &|_| None).unwrap();
         assert_eq!(config.server.tokens[0].name, "it's \"me\"");
         assert_eq!(config.server.tokens[0].hash, TokenHash::of(&secret));

@@ -27,7 +27,9 @@ pub(super) fn show(view: &impl View, json: bool) -> Result<()> {
     };
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::unavailable("write to standard output").with_source(e)),
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::unavailable("write to standard output").with_source(e))
+        }
         _ => Ok(()),
     }
 }
@@ -138,7 +140,8 @@ mod tests {
 
     #[test]
     fn quantities_read_well() {
-        for (value, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567"), (-12_345, "-12,345")] {
+        for (value, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567"), (-12_345, "-12,345")]
+        {
             assert_eq!(number(value), text);
         }
         for (bytes, text) in

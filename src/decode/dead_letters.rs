@@ -14,7 +14,8 @@ use crate::model::schema::{Field, TableSchema, Type};
 #[must_use]
 pub fn table_schema() -> TableSchema {
     let text = |name: &str| Field::optional(name, Type::String);
-    let pair = |value: Type| (Box::new(Field::required("key", Type::String)), Box::new(Field::optional("value", value)));
+    let pair =
+        |value: Type| (Box::new(Field::required("key", Type::String)), Box::new(Field::optional("value", value)));
     let (key, value) = pair(Type::String);
     let details = Type::Map(key, value);
     let header = Type::Struct(vec![Field::required("key", Type::String), Field::optional("value", Type::Binary)]);
@@ -53,7 +54,9 @@ pub fn rows(table: &TableSchema, source: &TopicPartition, rejects: &[Reject], no
         for (field, column) in table.fields.iter().zip(&mut columns) {
             match (field.name.as_str(), column) {
                 ("error_timestamp", Column::Int64(column)) => column.push(now_ms.saturating_mul(1000)),
-                ("error_code" | "error_reason", Column::Bytes(column)) => column.push(reject.reason.as_str().as_bytes()),
+                ("error_code" | "error_reason", Column::Bytes(column)) => {
+                    column.push(reject.reason.as_str().as_bytes())
+                }
                 ("error_message", Column::Bytes(column)) => column.push(reject.message.as_bytes()),
                 ("processor", Column::Bytes(column)) => column.push(b"frazil"),
                 ("affected_type", Column::Bytes(column)) => column.push(b"topic"),
@@ -69,11 +72,13 @@ pub fn rows(table: &TableSchema, source: &TopicPartition, rejects: &[Reject], no
         .zip(arrow.fields())
         .map(|(column, field)| column.finish(field.data_type()))
         .collect::<Result<Vec<ArrayRef>>>()?;
-    RecordBatch::try_new(Arc::clone(&arrow), arrays).map_err(|e| Error::bug("put dead letters into a batch").with_source(e))
+    RecordBatch::try_new(Arc::clone(&arrow), arrays)
+        .map_err(|e| Error::bug("put dead letters into a batch").with_source(e))
 }
 
 fn source_record(record: &mut Struct, source: &TopicPartition, reject: &Reject) -> Result<()> {
-    let [topic, partition, offset, timestamp, timestamp_type, headers, key, value] = record.children.as_mut_slice() else {
+    let [topic, partition, offset, timestamp, timestamp_type, headers, key, value] = record.children.as_mut_slice()
+    else {
         return Err(Error::corrupt("write dead letters: column `source_record` does not have the expected fields"));
     };
     put_bytes(topic, Some(source.topic.as_bytes()));

@@ -1,6 +1,6 @@
 //! Which columns a table has for its records' key, value and metadata, and under which names.
 
-use super::avro::mapping::{MappingOptions, columns, column_type};
+use super::avro::mapping::{MappingOptions, column_type, columns, is_columnless};
 use super::avro::schema::{Kind, Schema};
 use crate::error::Result;
 use crate::model::schema::{Field, TableSchema, Type};
@@ -190,6 +190,7 @@ impl Layout {
         Ok(match side {
             Side::Nothing => Vec::new(),
             Side::Column(kind) => vec![Field::optional(name, kind.clone())],
+            Side::Avro(schema) if is_columnless(schema) => Vec::new(),
             Side::Avro(Schema { kind: Kind::Record(record), .. }) if !as_struct => columns(record, self.mapping)?,
             Side::Avro(schema) => vec![Field::optional(name, column_type(schema, self.mapping, name)?.0)],
         })
@@ -227,6 +228,9 @@ fn extend_fields(table: &mut Vec<Field>, wanted: &[Field], path: &str) -> Result
     for field in wanted {
         let path = format!("{path}{}", field.name);
         match table.iter_mut().find(|known| known.name == field.name) {
+            Some(known) if known.required && !field.required => {
+                return Err(format!("column `{path}` is required in the table and optional in the schema"));
+            }
             Some(known) => changed |= extend_type(&mut known.kind, &field.kind, &path)?,
             None => {
                 table.push(Field { required: false, ..field.clone() });
@@ -237,11 +241,22 @@ fn extend_fields(table: &mut Vec<Field>, wanted: &[Field], path: &str) -> Result
     Ok(changed)
 }
 
+fn extend_item(table: &mut Field, wanted: &Field, path: &str) -> Result<bool, String> {
+    if table.required && !wanted.required {
+        return Err(format!("column `{path}` is required in the table and optional in the schema"));
+    }
+    extend_type(&mut table.kind, &wanted.kind, path)
+}
+
 fn extend_type(table: &mut Type, wanted: &Type, path: &str) -> Result<bool, String> {
     match (table, wanted) {
         (Type::Struct(fields), Type::Struct(wanted)) => extend_fields(fields, wanted, &format!("{path}.")),
-        (Type::List(element), Type::List(wanted)) => extend_type(&mut element.kind, &wanted.kind, &format!("{path}.element")),
-        (Type::Map(_, value), Type::Map(_, wanted)) => extend_type(&mut value.kind, &wanted.kind, &format!("{path}.value")),
+        (Type::List(element), Type::List(wanted)) => extend_item(element, wanted, &format!("{path}.element")),
+        (Type::Map(key, value), Type::Map(wanted_key, wanted))
+            if super::avro::program::takes(&key.kind, &wanted_key.kind) =>
+        {
+            extend_item(value, wanted, &format!("{path}.value"))
+        }
         (table, wanted) if super::avro::program::takes(table, wanted) => Ok(false),
         (table, wanted) => Err(format!("column `{path}` is {table:?} in the table and {wanted:?} in the schema")),
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::DataType;
 
 use super::columns::Column;
@@ -25,7 +25,9 @@ pub fn column(
 ) -> Result<ArrayRef> {
     let rows = accepted.len();
     Ok(match metadata {
-        Metadata::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(batch.source.topic.as_ref(), rows))),
+        Metadata::Topic => {
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(batch.source.topic.as_ref(), rows)))
+        }
         Metadata::Partition => Arc::new(Int32Array::from_value(batch.source.partition, rows)),
         Metadata::Incarnation => Arc::new(Int32Array::from_value(incarnation, rows)),
         Metadata::Offset => Arc::new(Int64Array::from_iter_values(accepted.iter().map(|record| record.offset))),
@@ -63,6 +65,9 @@ fn binary<'a>(accepted: &'a [RawRecord], bytes: impl Fn(&'a RawRecord) -> Option
 }
 
 fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord], data_type: &DataType) -> Result<ArrayRef> {
+    if accepted.iter().all(|record| record.headers_len == 0) {
+        return Ok(new_null_array(data_type, accepted.len()));
+    }
     let mut column = Column::new(&Metadata::Headers.kind(names));
     for record in accepted {
         if record.headers_len == 0 {
@@ -90,4 +95,3 @@ fn headers(names: MetadataNames, batch: &RawBatch, accepted: &[RawRecord], data_
     }
     column.finish(data_type)
 }
-

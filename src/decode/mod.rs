@@ -6,5 +6,7 @@ pub mod dead_letters;
 pub mod layout;
 pub mod metadata;
 mod plan;
+#[cfg(test)]
+mod tests;
 
-pub use plan::{Decoder, Decoding, SchemaUse, Sides, wire_schema_id};
+pub use plan::{Decoder, Decoding, SchemaUse, Sides, cut_at_reject, wire_schema_id};

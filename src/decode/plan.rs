@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray as _};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use super::avro::program::Program;
@@ -15,6 +15,7 @@ use super::layout::{Format, KeyColumns, Layout, Metadata, Tombstones};
 use super::metadata;
 use crate::error::{Error, Result};
 use crate::model::decoded::{DecodedBatch, Reason, Reject};
+use crate::model::offsets::NextOffset;
 use crate::model::raw::{RawBatch, RawRecord};
 use crate::model::schema::TableSchema;
 
@@ -96,7 +97,9 @@ impl Decoder {
     /// A decoder for `table`, with all schema ids known so far.
     #[must_use]
     pub fn new(layout: Arc<Layout>, table: Arc<TableSchema>, sides: Sides, schemas: HashMap<u32, SchemaUse>) -> Self {
-        let kind = |name: &str| Metadata::ALL.into_iter().find(|m| layout.metadata.contains(m) && m.name(layout.names) == name);
+        let kind = |name: &str| {
+            Metadata::ALL.into_iter().find(|m| layout.metadata.contains(m) && m.name(layout.names) == name)
+        };
         let metadata: Vec<_> = table.fields.iter().map(|field| kind(&field.name)).collect();
         let data = metadata.iter().enumerate().filter(|(_, m)| m.is_none()).map(|(index, _)| index).collect();
         let arrow = table.to_arrow();
@@ -187,7 +190,10 @@ impl Decoder {
         let (key, value) = (batch.key(record), batch.value(record));
         let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + record.headers_len as usize;
         if bytes > self.layout.record_bytes_max {
-            return Err((Reason::TooLarge, format!("{bytes} bytes, {} are allowed", self.layout.record_bytes_max).into()));
+            return Err((
+                Reason::TooLarge,
+                format!("{bytes} bytes, {} are allowed", self.layout.record_bytes_max).into(),
+            ));
         }
         if value.is_none() && (key.is_none() || self.layout.tombstones == Tombstones::DeadLetter) {
             return Err((Reason::NullValue, "no value".into()));
@@ -243,7 +249,14 @@ impl Decoder {
         Ok(Combo::Read { key, value, absent })
     }
 
-    fn step(&self, part: Part, format: Format, column: &str, open: Vec<usize>, single: bool) -> Result<Step, (Reason, String)> {
+    fn step(
+        &self,
+        part: Part,
+        format: Format,
+        column: &str,
+        open: Vec<usize>,
+        single: bool,
+    ) -> Result<Step, (Reason, String)> {
         let named = || open.iter().copied().find(|index| self.table.fields[*index].name == column);
         let schema = match part {
             Part::Null => return Ok(Step::Nothing),
@@ -287,13 +300,12 @@ impl Decoder {
             .zip(&self.metadata)
             .zip(self.arrow.fields())
             .map(|((column, kind), field)| match kind {
-                Some(kind) => {
-                    metadata::column(*kind, self.layout.names, batch, &kept, incarnation, field.data_type())
-                },
+                Some(kind) => metadata::column(*kind, self.layout.names, batch, &kept, incarnation, field.data_type()),
                 None => column.finish(field.data_type()),
             })
             .collect::<Result<Vec<ArrayRef>>>()?;
-        RecordBatch::try_new(Arc::clone(&self.arrow), arrays).map_err(|e| Error::bug("put columns into a batch").with_source(e))
+        RecordBatch::try_new(Arc::clone(&self.arrow), arrays)
+            .map_err(|e| Error::bug("put columns into a batch").with_source(e))
     }
 }
 
@@ -329,6 +341,17 @@ fn push(column: &mut Column, bytes: &[u8]) -> Result<(), Failure> {
     };
     column.push(bytes);
     Ok(())
+}
+
+/// Cuts a batch off before its first reject, where its table is to be suspended at that record.
+pub fn cut_at_reject(layout: &Layout, batch: &mut DecodedBatch) {
+    let Some(at) = batch.rejects.first().map(|reject| reject.record.offset) else { return };
+    let offsets = batch.rows.column_by_name(&Metadata::Offset.name(layout.names));
+    let offsets = offsets.and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let rows = offsets.map_or(0, |offsets| offsets.values().partition_point(|offset| *offset < at));
+    batch.rows = batch.rows.slice(0, rows);
+    batch.next = NextOffset(at);
+    batch.rejects.clear();
 }
 
 /// Bytes before the payload in Confluent's wire format: magic byte and schema id.

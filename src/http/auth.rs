@@ -24,6 +24,8 @@ pub enum Scope {
     Metrics,
     /// Read tables and their state.
     Read,
+    /// Commit to tables.
+    Write,
     /// Everything.
     Admin,
 }
@@ -35,6 +37,7 @@ impl Scope {
         match self {
             Self::Metrics => "metrics",
             Self::Read => "read",
+            Self::Write => "write",
             Self::Admin => "admin",
         }
     }
@@ -44,11 +47,11 @@ impl FromStr for Scope {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let known = [Self::Metrics, Self::Read, Self::Admin];
+        let known = [Self::Metrics, Self::Read, Self::Write, Self::Admin];
         known
             .into_iter()
             .find(|scope| scope.as_str() == text)
-            .ok_or_else(|| Error::invalid_config(format!("scope `{text}` is none of metrics, read, admin")))
+            .ok_or_else(|| Error::invalid_config(format!("scope `{text}` is none of metrics, read, write, admin")))
     }
 }
 

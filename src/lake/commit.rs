@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use iceberg::spec::{
@@ -100,6 +101,7 @@ impl Committer {
                 }
                 Ok(Applied::Conflict(reason)) => {
                     tracing::debug!(table = %request.table, commit = id, reason, "commit conflict, rebasing");
+                    request.conflicts.fetch_add(1, Ordering::Relaxed);
                     self.delete(attempt.lists.iter().flat_map(|list| &list.files)).await;
                     self.clock.sleep(backoff.pause()).await;
                 }

@@ -262,7 +262,8 @@ fn number<T: FromStr>(snapshot: &Snapshot, key: &str) -> Option<T> {
 
 /// Names of branches and tags by the snapshot that they are on. The metadata has no accessor for them; its JSON has.
 fn refs(metadata: &TableMetadata) -> Result<BTreeMap<i64, Vec<String>>> {
-    let json = serde_json::to_value(metadata).map_err(|e| Error::bug("table metadata has no json form").with_source(e))?;
+    let json =
+        serde_json::to_value(metadata).map_err(|e| Error::bug("table metadata has no json form").with_source(e))?;
     let mut refs: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for (name, reference) in json["refs"].as_object().into_iter().flatten() {
         if let Some(id) = reference["snapshot-id"].as_i64() {

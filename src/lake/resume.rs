@@ -101,7 +101,9 @@ fn choose(table: &TableName, metadata: &TableMetadata, from: Option<ResumeFrom>)
         None => return Err(Error::invalid_request(reason)),
     };
     let chosen = side.clone().ok_or_else(|| {
-        Error::corrupt(format!("resume table `{table}`: that side's ledger was expired with its snapshots; choose the other"))
+        Error::corrupt(format!(
+            "resume table `{table}`: that side's ledger was expired with its snapshots; choose the other"
+        ))
     })?;
     Ok(Resumed { reason, ledger, snapshot, chosen: Progress { suspension: None, ..chosen } })
 }

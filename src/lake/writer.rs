@@ -235,13 +235,13 @@ impl FileWriter for TableWriter {
         }
     }
 
-    fn memory_bytes(&self) -> usize {
+    fn file_bytes(&self) -> u64 {
         let complete: u64 = self.complete.iter().map(|file| file.size_bytes).sum();
         let open = self.open.values().map(|file| {
             let handed = file.upload.as_ref().map_or(0, Upload::written);
             handed + file.encoder.memory_bytes() as u64
         });
-        usize::try_from(complete + open.sum::<u64>()).unwrap_or(usize::MAX) + self.gathered_bytes
+        complete + open.sum::<u64>()
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Settings {
     pub revoke_timeout: Duration,
     /// How often a table that cannot go on looks again.
     pub retry_interval: Duration,
+    /// How often a table that goes on looks whether its topics are still the ones that they were.
+    pub identity_interval: Duration,
 }
 
 /// Where to begin with a topic that the table has never read.
@@ -119,7 +121,7 @@ pub struct DecodedFacts {
     pub newest_ms: Option<i64>,
     /// Rows.
     pub rows: u64,
-    /// The first record that cannot be a row, described.
+    /// The first record that cannot be a row, described; where it suspends the table, the batch ends before it.
     pub reject: Option<String>,
 }
 
@@ -191,8 +193,15 @@ pub enum Event {
     Written(EpochId, u64),
     /// The epoch's files are complete.
     Sealed(EpochId),
-    /// The epoch's files could not be written.
-    WriteFailed(EpochId, String),
+    /// The epoch's files could not be written; `passes` where trying again later may do.
+    WriteFailed {
+        /// The epoch.
+        epoch: EpochId,
+        /// True where it may pass.
+        passes: bool,
+        /// Why.
+        reason: String,
+    },
     /// A commit ended.
     CommitEnded(EpochId, CommitEnd),
     /// Time has passed.

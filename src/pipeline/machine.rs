@@ -2,7 +2,9 @@
 //!
 //! Batches flow through lanes (one per partition being read) into the open epoch; a due epoch is sealed and committed
 //! while the next one fills. At most one commit is under way. Whatever goes wrong ends in the same place: forget what
-//! is not committed, look at table and topics again, and begin at the ledger.
+//! is not committed, look at table and topics again, and begin at the ledger (`retreat`).
+
+mod retreat;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use super::event::{
     BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Survey, Ticket,
 };
-use super::recovery::{Decision, decide};
+use super::recovery::{Decision, changed_topic, decide};
 use crate::check;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::ledger::{Advance, Position};
@@ -113,7 +115,8 @@ impl Machine {
             uuid: None,
             assigned: BTreeSet::new(),
             lanes: BTreeMap::new(),
-            looking: Looking::No,
+            // Not only when partitions come: a topic that is not there yet, or a broker that refuses, never brings any.
+            looking: Looking::At(Duration::ZERO),
             first: None,
             open: Epoch::new(EpochId(0)),
             in_flight: None,
@@ -170,9 +173,10 @@ impl Machine {
                     self.out.push(Command::Commit(epoch, flight.plan.clone()));
                 }
             }
-            Event::WriteFailed(epoch, reason) => {
+            Event::WriteFailed { epoch, passes, reason } => {
                 if self.open.id == epoch || self.in_flight.as_ref().is_some_and(|flight| flight.id == epoch) {
-                    self.start_over(Condition::Waiting(On::Store, format!("writing files: {reason}")));
+                    let text = format!("writing files: {reason}");
+                    self.start_over(if passes { Condition::Waiting(On::Store, text) } else { Condition::Stopped(text) });
                 }
             }
             Event::CommitEnded(epoch, end) => self.commit_ended(epoch, end),
@@ -248,6 +252,11 @@ impl Machine {
         if self.stopping || self.suspending.is_some() || self.first.is_some() || self.first_in_flight() {
             return;
         }
+        if let Some(change) = changed_topic(survey).filter(|_| !self.lanes.is_empty()) {
+            // What is read of it belongs to another topic; the next survey decides what becomes of the table.
+            self.start_over(Condition::Waiting(On::Kafka, change));
+            return self.look();
+        }
         let wanted: BTreeSet<_> = self.assigned.iter().filter(|source| !self.lanes.contains_key(*source)).cloned().collect();
         match decide(&self.settings, survey, &wanted) {
             Decision::Start(starts) => self.begin(starts),
@@ -267,6 +276,7 @@ impl Machine {
 
     fn begin(&mut self, starts: BTreeMap<TopicPartition, Position>) {
         self.set(Condition::Running);
+        self.looking = Looking::At(self.now + self.settings.identity_interval);
         let mut orders = Vec::with_capacity(starts.len());
         for (source, at) in starts {
             self.last_attempt += 1;
@@ -338,17 +348,17 @@ impl Machine {
         };
         lane.decoding -= 1;
         check!(I2, facts.first >= lane.decoded, "batch of `{}` at {} is behind {}", facts.source, facts.first, lane.decoded);
-        if let Some(reject) = facts.reject.as_ref().filter(|_| suspends) {
-            self.out.push(Command::Discard(batch));
-            return self.suspend(reject.clone());
-        }
+        let suspends = facts.reject.as_ref().filter(|_| suspends);
         // Behind the last batch come only holes that the broker itself left.
-        lane.decoded = if lane.decoding == 0 { lane.polled } else { facts.next };
+        lane.decoded = if lane.decoding == 0 && suspends.is_none() { lane.polled } else { facts.next };
         lane.leader_epoch = facts.leader_epoch.or(lane.leader_epoch);
         self.open.rows += facts.rows;
         self.open.plan.newest_ms = self.open.plan.newest_ms.max(facts.newest_ms);
         self.out.push(Command::Write(batch, self.open.id));
         self.advance(&facts.source);
+        if let Some(reject) = suspends {
+            self.suspend(reject.clone());
+        }
     }
 
     fn advance(&mut self, source: &TopicPartition) {
@@ -429,106 +439,6 @@ impl Machine {
                 self.look();
             }
             CommitEnd::Halted(text) => self.stop_reading(Condition::Stopped(text)),
-        }
-    }
-
-    // Partitions taken away.
-
-    fn revoked(&mut self, partitions: Vec<TopicPartition>, lost: bool, ticket: Ticket) {
-        for source in &partitions {
-            self.assigned.remove(source);
-            if let Some(lane) = self.lanes.get_mut(source) {
-                lane.revoking = true;
-            }
-        }
-        if self.first.as_ref().is_some_and(|plan| partitions.iter().any(|source| plan.advances.contains_key(source))) {
-            self.first = None;
-            self.look();
-        }
-        if lost && partitions.iter().any(|source| self.is_pending(source)) {
-            self.abandon();
-            self.look();
-        }
-        let deadline = self.now + self.settings.revoke_timeout;
-        self.revokes.push(Revoke { ticket, partitions, deadline });
-    }
-
-    /// True while a commit that is not decided moves the partition.
-    fn is_pending(&self, source: &TopicPartition) -> bool {
-        let flight = self.in_flight.as_ref().filter(|flight| !flight.is_first);
-        self.open.plan.advances.contains_key(source) || flight.is_some_and(|flight| flight.plan.advances.contains_key(source))
-    }
-
-    fn settle_revokes(&mut self) {
-        let (waiting, settled): (Vec<_>, Vec<_>) = std::mem::take(&mut self.revokes)
-            .into_iter()
-            .partition(|revoke| revoke.partitions.iter().any(|source| self.is_pending(source)));
-        self.revokes = waiting;
-        for revoke in settled {
-            for source in &revoke.partitions {
-                // It may have been assigned again meanwhile, but is not read before the next survey.
-                self.lanes.remove(source);
-            }
-            if revoke.partitions.iter().any(|source| self.assigned.contains(source)) {
-                self.look();
-            }
-            self.out.push(Command::Acknowledge(revoke.ticket));
-        }
-    }
-
-    fn tick(&mut self) {
-        if self.revokes.iter().any(|revoke| revoke.deadline <= self.now) {
-            tracing::warn!(table = %self.settings.table, "commit was not done before the revoke's deadline, dropping it");
-            self.abandon();
-            self.look();
-        }
-        if let Looking::At(at) = self.looking
-            && at <= self.now
-        {
-            self.look();
-        }
-    }
-
-    // Ways out.
-
-    /// Commits what came before the record, then takes no more.
-    fn suspend(&mut self, reason: String) {
-        if self.suspending.is_none() {
-            self.halt_all();
-            self.suspending = Some(reason);
-        }
-    }
-
-    /// Forgets what is not committed, and begins again at the ledger after a while.
-    fn start_over(&mut self, condition: Condition) {
-        self.set(condition);
-        self.abandon();
-        self.look_later();
-    }
-
-    /// Forgets what is not committed; looks again after a while, in case somebody has chosen.
-    fn stop_reading(&mut self, condition: Condition) {
-        self.set(condition);
-        self.abandon();
-        self.look_later();
-    }
-
-    fn abandon(&mut self) {
-        self.halt_all();
-        self.out.push(Command::Abandon);
-        self.held.clear();
-        self.open = Epoch::new(self.next_epoch());
-        self.in_flight = None;
-        self.first = None;
-        self.suspending = None;
-    }
-
-    fn halt_all(&mut self) {
-        let (revoking, reading): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.lanes).into_iter().partition(|(_, lane)| lane.revoking);
-        self.lanes = revoking.into_iter().collect();
-        if !reading.is_empty() {
-            self.out.push(Command::Halt(reading.into_iter().map(|(source, _)| source).collect()));
         }
     }
 }

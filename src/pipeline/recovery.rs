@@ -35,6 +35,10 @@ pub fn decide(settings: &Settings, survey: &Survey, wanted: &BTreeSet<TopicParti
     if let Some(suspension) = &progress.suspension {
         return Decision::Suspended(suspension.reason.clone());
     }
+    let missing = survey.topics.iter().find(|(_, facts)| facts.is_none()).map(|(topic, _)| topic);
+    if let Some(topic) = missing.filter(|_| wanted.is_empty()) {
+        return Decision::Wait(format!("topic `{topic}` does not exist"));
+    }
     let mut plan = CommitPlan::default();
     let mut starts = BTreeMap::new();
     let topics: BTreeSet<&str> = wanted.iter().map(|source| source.topic.as_ref()).collect();
@@ -49,6 +53,25 @@ pub fn decide(settings: &Settings, survey: &Survey, wanted: &BTreeSet<TopicParti
         }
     }
     if plan == CommitPlan::default() { Decision::Start(starts) } else { Decision::CommitFirst(plan) }
+}
+
+/// What shows that a topic of the ledger is another one now: its id, or the cluster's.
+#[must_use]
+pub fn changed_topic(survey: &Survey) -> Option<String> {
+    let Recovery::At(progress) = &survey.state.recovery else { return None };
+    progress.ledger.topics.iter().find_map(|(name, known)| {
+        let facts = survey.topics.get(name)?.as_ref()?;
+        identity_change(&progress.ledger, known, facts).map(|change| format!("topic `{name}`: {change}"))
+    })
+}
+
+fn identity_change(ledger: &Ledger, known: &TopicLedger, facts: &TopicFacts) -> Option<String> {
+    let (old, new) = (&ledger.cluster_id, &facts.cluster_id);
+    if !old.is_empty() && !new.is_empty() && old != new {
+        return Some(format!("the ledger is of cluster `{old}`, this is cluster `{new}`"));
+    }
+    let (old, new) = (known.topic_id?, facts.topic_id?);
+    (old != new).then(|| format!("the ledger is of topic id {old}, the topic now has id {new}"))
 }
 
 struct Topic<'a> {
@@ -119,14 +142,8 @@ impl Topic<'_> {
 
     /// What shows that the topic is not the one that the ledger speaks of.
     fn change(&self, known: &TopicLedger, wanted: &[TopicPartition]) -> Option<String> {
-        let (old, new) = (&self.ledger.cluster_id, &self.facts.cluster_id);
-        if !old.is_empty() && !new.is_empty() && old != new {
-            return Some(format!("the ledger is of cluster `{old}`, this is cluster `{new}`"));
-        }
-        if let (Some(old), Some(new)) = (known.topic_id, self.facts.topic_id)
-            && old != new
-        {
-            return Some(format!("the ledger is of topic id {old}, the topic now has id {new}"));
+        if let Some(change) = identity_change(self.ledger, known, self.facts) {
+            return Some(change);
         }
         wanted.iter().find_map(|source| {
             let (position, range) = (known.partitions.get(&source.partition)?, self.survey.watermarks.get(source)?);

@@ -87,10 +87,17 @@ impl Metrics {
                 flag("frazil_table_waiting", &[&table, dependency.as_str()], waiting);
             }
         }
-        for budget in lock(&self.inner.budgets).iter() {
-            let labels = [budget.name()];
-            series::<Gauge>(&registry, "frazil_budget_used_bytes", &labels).set(budget.used() as f64);
-            series::<Gauge>(&registry, "frazil_budget_limit_bytes", &labels).set(budget.limit() as f64);
+        // Each table has a budget of its own under the same name; their sum is what bounds the process.
+        let mut budgets: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+        let watched = lock(&self.inner.budgets).clone();
+        for budget in &watched {
+            let (used, limit) = budgets.entry(budget.name()).or_default();
+            *used += budget.used() as f64;
+            *limit += budget.limit() as f64;
+        }
+        for (name, (used, limit)) in budgets {
+            series::<Gauge>(&registry, "frazil_budget_used_bytes", &[name]).set(used);
+            series::<Gauge>(&registry, "frazil_budget_limit_bytes", &[name]).set(limit);
         }
         for invariant in Invariant::ALL {
             series::<IntCounter>(&registry, "frazil_invariant_broken_total", &[invariant.as_str()])
@@ -397,6 +404,14 @@ mod tests {
         assert_eq!((shown("t1"), shown("t")), (0, 3));
         table.set_partition(&one, lag(3));
         assert_eq!(shown("t1"), 3);
+    }
+
+    #[test]
+    fn budgets_of_one_name_are_summed() {
+        let metrics = Metrics::new(Health::new());
+        let budgets = [Budget::new("raw", 10), Budget::new("raw", 20)];
+        budgets.iter().for_each(|budget| metrics.watch_budget(budget));
+        assert!(metrics.render().contains("frazil_budget_limit_bytes{budget=\"raw\"} 30\n"), "{}", metrics.render());
     }
 
     #[test]

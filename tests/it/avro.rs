@@ -56,7 +56,7 @@ pub fn order(n: i64) -> Value {
     let currencies = ["EUR", "USD", "GBP", "SEK", "JPY"];
     let currency = usize::try_from(n % 5).unwrap();
     let note = format!("please ring twice, then leave number {n} with the neighbours");
-    let note = if n % 3 == 0 {
+    let note = if n % 3 != 0 {
         Value::Union(1, Box::new(Value::String(note)))
     } else {
         Value::Union(0, Box::new(Value::Null))
@@ -64,7 +64,7 @@ pub fn order(n: i64) -> Value {
     let fields = [
         ("order_id", Value::Long(n)),
         ("customer_id", Value::Long(100_000 + n * 7919 % 5_000)),
-        ("product", Value::String(format!("stoneware mug, hand thrown, glaze {:03}, set of {}", n % 997, n % 6 + 1))),
+        ("product", Value::String(format!("tall stoneware mug, hand thrown, glaze {:03}, set of {}", n % 997, n % 6 + 1))),
         ("quantity", Value::Int(i32::try_from(n % 9 + 1).unwrap())),
         ("price", Value::Decimal(Decimal::from((n * 31 % 1_000_000 - 500).to_be_bytes()))),
         ("currency", Value::Enum(u32::try_from(currency).unwrap(), currencies[currency].to_owned())),

@@ -16,6 +16,9 @@ use crate::wait::eventually;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
+/// How long a replica may take to leave: its commit under way may have to come after those of the others.
+const LEAVE: Duration = Duration::from_secs(20);
+
 /// A configuration with one table of orders, which commits often.
 fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str) -> Value {
     let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}}]);
@@ -122,6 +125,7 @@ fn replicas(topic: &'static str, strategy: &str, places: usize) {
     let mut random = Random(seed(topic));
     create_topic(kafka, topic, 8, &[]);
     let mut config = config(kafka, registry, &lake, topic);
+    config["defaults"]["commit_interval"] = "1s".into();
     config["kafka"]["properties"] = json!({
         "partition.assignment.strategy": strategy, "session.timeout.ms": "3000", "heartbeat.interval.ms": "500",
     });
@@ -138,7 +142,7 @@ fn replicas(topic: &'static str, strategy: &str, places: usize) {
     for round in 0..10 {
         let place = usize::try_from(random.below(places as u64)).unwrap();
         let begun = Instant::now();
-        let status = replicas[place].terminate(Duration::from_secs(15));
+        let status = replicas[place].terminate(LEAVE);
         assert!(status.success(), "{status}");
         eprintln!("{topic}: round {round}: left after {:?}", begun.elapsed());
         traffic.pass(100);
@@ -147,7 +151,7 @@ fn replicas(topic: &'static str, strategy: &str, places: usize) {
     }
     for replica in &mut replicas {
         assert!(replica.is_running());
-        assert!(replica.terminate(Duration::from_secs(15)).success());
+        assert!(replica.terminate(LEAVE).success());
     }
     traffic.finish();
     Frazil::until_caught_up(&lake.dir, &config, MINUTE);

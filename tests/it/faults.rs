@@ -162,7 +162,7 @@ fn an_upload_is_cut_again_and_again() {
     for _ in 0..120 {
         let value: Vec<u8> =
             std::iter::repeat_with(|| random.next().to_le_bytes()).flatten().take(VALUE_BYTES).collect();
-        producer.send(topic, &Record { value: Some(&value), ..Record::default() });
+        producer.send(topic, &Record { key: Some(b"blob"), value: Some(&value), ..Record::default() });
     }
     producer.flush();
     let tables = json!([

@@ -131,6 +131,16 @@ impl Kafka {
         self.listener(4)
     }
 
+    /// TLS that asks for the client's certificate.
+    pub fn mutual_tls(&self) -> String {
+        self.listener(5)
+    }
+
+    /// A client's certificate and key, in one file.
+    pub fn client_certificate(&self) -> PathBuf {
+        self.dir.join("tls/client.pem")
+    }
+
     fn listener(&self, offset: u16) -> String {
         let nodes: Vec<_> =
             (0..self.nodes).map(|node| format!("127.0.0.1:{}", self.port + 10 * node + offset)).collect();

@@ -4,7 +4,8 @@
 #   kafka.sh up DIR PORT [NODES]    PORT plaintext, PORT+1 controller; node n at PORT+10*(n-1)
 #   kafka.sh start|stop|kill DIR N  one node: start again and wait, clean stop, SIGKILL
 #   kafka.sh down DIR               clean stop of all; data stays, the next up goes on with it
-# AUTH=1 with up adds SASL_PLAINTEXT on PORT+2, SASL_SSL on PORT+3, SSL on PORT+4; CA in DIR/tls/ca.pem;
+# AUTH=1 with up adds SASL_PLAINTEXT on PORT+2, SASL_SSL on PORT+3, SSL on PORT+4 and, asking for the client's
+# certificate, on PORT+5; CA in DIR/tls/ca.pem, a client's certificate and key in DIR/tls/client.pem;
 # users alice/alice-secret (SCRAM-SHA-256, -512) and bob/bob-secret (PLAIN); ACLs on, open until one is set.
 # JAVA (17 or newer) and KAFKA_HEAP (512m) may be set.
 set -euo pipefail
@@ -37,6 +38,9 @@ tls() { # DIR: a throw-away CA and a server certificate for localhost and 127.0.
 		openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out server.crt \
 			-extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1)
 		cat server.key server.crt >server.pem
+		openssl req -newkey rsa:2048 -nodes -subj /CN=client -keyout client.key -out client.csr
+		openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out client.crt
+		cat client.key client.crt >client.pem
 	) 2>"$1/tls.log"
 }
 
@@ -45,7 +49,7 @@ conf() { # DIR PORT NODES N
 	local isr=$(((nodes + 1) / 2))
 	for ((i = 1; i <= nodes; i++)); do voters+=,$i@127.0.0.1:$((base + 10 * (i - 1) + 1)); done
 	listeners=PLAINTEXT://127.0.0.1:$p
-	[[ -z $auth ]] || listeners+=,SASL_PLAINTEXT://127.0.0.1:$((p + 2)),SASL_SSL://127.0.0.1:$((p + 3)),SSL://127.0.0.1:$((p + 4))
+	[[ -z $auth ]] || listeners+=,SASL_PLAINTEXT://127.0.0.1:$((p + 2)),SASL_SSL://127.0.0.1:$((p + 3)),SSL://127.0.0.1:$((p + 4)),MTLS://127.0.0.1:$((p + 5))
 	cat <<-END
 	process.roles=broker,controller
 	node.id=$n
@@ -54,7 +58,7 @@ conf() { # DIR PORT NODES N
 	inter.broker.listener.name=PLAINTEXT
 	listeners=$listeners,CONTROLLER://127.0.0.1:$((p + 1))
 	advertised.listeners=$listeners
-	listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+	listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,MTLS:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 	log.dirs=$dir/node$n
 	auto.create.topics.enable=false
 	default.replication.factor=$nodes
@@ -86,6 +90,7 @@ conf() { # DIR PORT NODES N
 	ssl.keystore.location=$dir/tls/server.pem
 	ssl.truststore.type=PEM
 	ssl.truststore.location=$dir/tls/ca.pem
+	listener.name.mtls.ssl.client.auth=required
 	sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN
 	END
 	for l in listener.name.sasl_plaintext listener.name.sasl_ssl; do

@@ -17,6 +17,9 @@ WIDER = {("int", "long"), ("float", "double")}
 _EXACT = decimal.Context(prec=60)
 
 
+EMPTY = ("struct", {})
+
+
 class Unsupported(ValueError):
     """A schema that has no columns: its records are dead letters."""
 
@@ -28,18 +31,18 @@ class OutOfRange(ValueError):
 class Mapping:
     """A writer's schema as columns: `schema` for fastavro, `fields` name to type, `row(value)` the tuple of values."""
 
-    def __init__(self, text, named, names_scheme, atomic_column):
+    def __init__(self, text, named, names_scheme, atomic_column, time_as=None):
         self._named = dict(named)
         parsed = fastavro.schema.parse_schema(text, named_schemas=self._named)
         bare = {name: _strip(schema) for name, schema in named.items()}
         self.schema = fastavro.schema.parse_schema(_strip(parsed), named_schemas=bare)
         self._tableflow = names_scheme != "kafka"
+        self._time_as = time_as or ("time" if self._tableflow else "long")
         parsed = self._resolve(parsed)
         if _is(parsed, "record"):
-            columns = [(f["name"], *self._convert(f["type"], (parsed["name"],))) for f in parsed["fields"]]
-            columns = [c for c in columns if c[1] != ("struct", {})]
-            self.fields = {name: kind for name, kind, _ in columns}
-            self._steps = [(name, convert) for name, _, convert in columns]
+            columns = self._columns(parsed, (parsed["name"],))
+            self.fields = {name: kind for _, name, kind, _ in columns}
+            self._steps = [(field, convert) for field, _, _, convert in columns]
         else:
             kind, convert = self._convert(parsed, ())
             self.fields = {atomic_column: kind}
@@ -58,7 +61,7 @@ class Mapping:
         """The column type of a schema, and the function for its values that are not null (None: as they are)."""
         schema = self._resolve(schema)
         if isinstance(schema, list):
-            branches = [b for b in schema if not _is(b, "null")]
+            branches = [b for b in schema if not _is(b, "null")] or ["null"]
             if len(branches) != 1:
                 raise Unsupported("a union of several branches")
             return self._convert(branches[0], above)
@@ -79,13 +82,26 @@ class Mapping:
             return ("map", "string", value), lambda v: [(k, None if x is None else convert(x)) for k, x in v.items()]
         return self._primitive(kind, logical, schema)
 
+    def _columns(self, schema, above):
+        """Field, column name, type and converter of each field that is stored."""
+        columns, taken = [], set()
+        for field in schema["fields"]:
+            kind, convert = self._convert(field["type"], above)
+            if _empty(kind):
+                continue
+            # Engines compare names without case.
+            candidates = [field["name"], *(f"{field['name']}_{n}" for n in range(2, len(schema["fields"]) + 2))]
+            name = next(c for c in candidates if c.lower() not in taken)
+            taken.add(name.lower())
+            columns.append((field["name"], name, kind, convert))
+        return columns
+
     def _record(self, schema, above):
-        parts = [(f["name"], *self._convert(f["type"], above)) for f in schema["fields"]]
-        parts = [p for p in parts if p[1] != ("struct", {})]
-        steps = [(name, convert or _same) for name, _, convert in parts]
+        parts = self._columns(schema, above)
+        steps = [(field, name, convert or _same) for field, name, _, convert in parts]
         return (
-            ("struct", {name: kind for name, kind, _ in parts}),
-            lambda v: {name: None if v[name] is None else convert(v[name]) for name, convert in steps},
+            ("struct", {name: kind for _, name, kind, _ in parts}),
+            lambda v: {name: None if v[field] is None else convert(v[field]) for field, name, convert in steps},
         )
 
     def _array(self, schema, above):
@@ -104,14 +120,15 @@ class Mapping:
         return ("list", element), lambda v: [None if x is None else convert(x) for x in v]
 
     def _primitive(self, kind, logical, schema):
-        time = "time" if self._tableflow else "long"
         match kind, logical:
+            case "null", _:
+                return EMPTY, None
             case "int", "date":
                 return "date", None
             case "int", "time-millis":
-                return time, lambda v: v * 1000
+                return self._time_as, lambda v: self._time(v * 1000)
             case "long", "time-micros":
-                return time, None
+                return self._time_as, self._time
             case "long", "timestamp-millis":
                 return "timestamptz", _micros
             case "long", "timestamp-micros":
@@ -128,6 +145,8 @@ class Mapping:
                 return _decimal(schema["precision"], schema.get("scale", 0))
             case "string", "uuid":
                 return ("string" if self._tableflow else "uuid"), lambda v: str(uuid.UUID(v))
+            case "fixed", "uuid" if schema["size"] == 16:
+                return ("string" if self._tableflow else "uuid"), lambda v: str(uuid.UUID(bytes=v))
             case "fixed", _:
                 return f"fixed[{schema['size']}]", None
             case "bytes", _:
@@ -138,15 +157,26 @@ class Mapping:
                 return kind, None
         raise Unsupported(f"avro type {kind}")
 
+    def _time(self, micros):
+        if self._time_as == "long":
+            return micros
+        if not 0 <= micros < 86_400_000_000:
+            raise OutOfRange("time of day")
+        if self._time_as == "time":
+            return micros
+        seconds, micros = divmod(micros, 1_000_000)
+        return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{micros:06}"
+
 
 def merge(a, b):
     """The type that holds both; raises where there is none. Used along the versions of one subject."""
     if a == b:
         return a
-    if (a, b) in WIDER:
-        return b
-    if (b, a) in WIDER:
-        return a
+    if isinstance(a, str) and isinstance(b, str):
+        if (a, b) in WIDER:
+            return b
+        if (b, a) in WIDER:
+            return a
     if a[0] == b[0] == "struct":
         both = dict(a[1])
         for name, kind in b[1].items():
@@ -205,6 +235,11 @@ def to_arrow(kind):
         "uuid": pa.string(),
         "binary": pa.binary(),
     }[kind]
+
+
+def _empty(kind):
+    """Whether there is nothing to store: nulls, values of no bytes, records without fields, collections of these."""
+    return kind in (EMPTY, "fixed[0]") or (kind[0] in ("list", "map") and _empty(kind[-1]))
 
 
 def _same(value):

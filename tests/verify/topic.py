@@ -88,8 +88,9 @@ class Registry:
 class Side:
     """How one side of a record, its key or its value, becomes columns."""
 
-    def __init__(self, form, registry, names, column):
-        self._form, self._registry, self._names, self._column = form, registry, names, column
+    def __init__(self, form, registry, options, column, struct=False):
+        self._form, self._registry, self._column, self._struct = form, registry, column, struct
+        self._names, self._time_as = options.names, options.time_as
         self._mappings = {}
 
     def decode(self, data):
@@ -122,6 +123,8 @@ class Side:
             raise Reject(f"does not decode: {type(error).__name__}") from error
         if stream.tell() != len(data):
             raise Reject("trailing bytes")
+        if self._struct and list(found.fields) != [self._column]:
+            return number, {self._column: ("struct", found.fields)}, [dict(zip(found.fields, row))]
         return number, found.fields, row
 
     def _mapping(self, number):
@@ -129,7 +132,7 @@ class Side:
         if found is None:
             return Reject("unknown schema id")
         try:
-            return mapping.Mapping(*found, self._names, self._column)
+            return mapping.Mapping(*found, self._names, self._column, self._time_as)
         except mapping.Unsupported as error:
             return Reject(f"unsupported schema: {error}")
 
@@ -210,8 +213,8 @@ def records(config, topics, starts, ends):
 
 def expect(config, registry, options, dead):
     """Reads the topics. `dead` are the identities found in the dead-letter table: they are not rows."""
-    key_side = Side(options.key, registry, options.names, "key")
-    value_side = Side(options.value, registry, options.names, "value")
+    key_side = Side(options.key, registry, options, "key", options.key_struct)
+    value_side = Side(options.value, registry, options, "value")
     metadata = metadata_types(options.names, options.include)
     facts = [_headers_map if what == "headers" and options.names != "kafka" else FACTS[what] for what in metadata]
     out = Expected([], {}, {}, {})
@@ -261,7 +264,12 @@ def _headers(message):
 
 
 def _headers_map(message):
-    return list({key: value for key, value in message.headers() or []}.items())
+    """The last header of each name, in the order of these."""
+    last = {}
+    for key, value in message.headers() or []:
+        last.pop(key, None)
+        last[key] = value
+    return list(last.items())
 
 
 FACTS = {

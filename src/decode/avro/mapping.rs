@@ -83,12 +83,15 @@ fn unique_name(siblings: &[Field], name: &str) -> String {
     (2..).map(|n| format!("{name}_{n}")).find(|name| !taken(name)).unwrap_or_default()
 }
 
-/// True where nothing is to be stored: type null, and records without fields, since Iceberg has no empty struct.
+/// True where nothing is to be stored: type null, values of no bytes, records without fields, since Iceberg has no
+/// empty struct, and collections of these.
 #[must_use]
 pub fn is_columnless(schema: &Schema) -> bool {
     match &split_optional(schema).0.kind {
-        Kind::Null => true,
+        Kind::Null | Kind::Fixed(0) => true,
         Kind::Record(record) => record.fields.iter().all(|field| is_columnless(&field.schema)),
+        Kind::Array(items) | Kind::Map(items) => is_columnless(items),
+        Kind::Entries(entry) => entry.fields.iter().any(|field| is_columnless(&field.schema)),
         _ => false,
     }
 }
@@ -121,6 +124,14 @@ fn non_null(schema: &Schema, options: MappingOptions, path: &str) -> Result<Type
             let path = format!("{path}.value");
             let key = Field::required("key", Type::String);
             Type::Map(Box::new(key), Box::new(nested("value", values, options, &path)?))
+        }
+        Kind::Entries(entry) => {
+            let [key, value] = entry.fields.as_slice() else {
+                return not_yet("a map of other entries than key and value");
+            };
+            let (kind, _) = column_type(&key.schema, options, &format!("{path}.key"))?;
+            let value = nested("value", &value.schema, options, &format!("{path}.value"))?;
+            Type::Map(Box::new(Field::required("key", kind)), Box::new(value))
         }
         Kind::Union(_) => return not_yet("a union of several branches"),
         Kind::Recursive(name) => return not_yet(&format!("recursion into `{name}`")),

@@ -3,20 +3,16 @@
 //! One program per schema id appends to the same columns, so records of several schema versions may alternate at no
 //! cost. A program that fails leaves half a row behind; its caller truncates the columns.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
+use super::cursor::{Cursor, Failure, decimal};
 use super::mapping::{MappingOptions, column_type, columns, is_columnless, split_optional};
 use super::schema::{Kind, Logical, Record, Schema};
 use crate::decode::columns::Column;
 use crate::error::{Error, Result};
 use crate::model::decoded::Reason;
 use crate::model::schema::{Field, Type};
-
-/// Why one record's bytes are not what its schema says.
-pub type Failure = (Reason, &'static str);
-
-/// Elements of no bytes that one list may have: without a bound a short record could ask for 2^63 of them.
-const EMPTY_ELEMENTS_MAX: i64 = 1 << 20;
 
 /// A compiled record schema.
 #[derive(Debug)]
@@ -42,6 +38,7 @@ enum Op {
     LongTimes(i64),
     LongDividedBy(i64),
     IntTimesToLong(i64),
+    TimeOfDay { per_second: i64, bits_32: bool },
     TimeText { per_second: i64, bits_32: bool },
     Float,
     FloatToDouble,
@@ -60,6 +57,7 @@ enum Op {
     Record(Plan),
     List(Box<Op>),
     Map(Box<Op>),
+    Entries(Plan),
 }
 
 impl Program {
@@ -98,9 +96,9 @@ impl Program {
     /// # Errors
     /// What is wrong with the bytes; some columns then have half a row.
     pub fn run(&self, bytes: &[u8], columns: &mut [Column]) -> Result<(), Failure> {
-        let mut cursor = Cursor { bytes };
+        let mut cursor = Cursor::new(bytes);
         self.plan.run(&mut cursor, columns)?;
-        if cursor.bytes.is_empty() { Ok(()) } else { Err((Reason::Truncated, "bytes go on behind the record")) }
+        if cursor.is_empty() { Ok(()) } else { Err((Reason::Truncated, "bytes go on behind the record")) }
     }
 }
 
@@ -115,7 +113,7 @@ pub fn takes(column: &Type, value: &Type) -> bool {
         (Type::Decimal(p, s), Type::Decimal(q, t)) => p >= q && s == t,
         (Type::Struct(_), Type::Struct(_)) => true,
         (Type::List(a), Type::List(b)) => takes(&a.kind, &b.kind),
-        (Type::Map(_, a), Type::Map(_, b)) => takes(&a.kind, &b.kind),
+        (Type::Map(k, a), Type::Map(l, b)) => takes(&k.kind, &l.kind) && takes(&a.kind, &b.kind),
         _ => column == value,
     }
 }
@@ -140,10 +138,21 @@ fn plan(record: &Record, table: &[Field], open: &[usize], options: MappingOption
         if !takes(&table[index].kind, &column.kind) {
             return Err(mismatch(&path, &column.kind, &table[index].kind));
         }
+        if table[index].required && split_optional(&field.schema).1 {
+            return Err(Error::invalid_record(format!(
+                "column `{path}` is required in the table and optional in the schema"
+            )));
+        }
         present.push(index);
         steps.push((op(&field.schema, &table[index].kind, options, &path)?, Some(index)));
     }
-    let absent = open.iter().copied().filter(|index| !present.contains(index)).collect();
+    let absent: Vec<usize> = open.iter().copied().filter(|index| !present.contains(index)).collect();
+    if let Some(index) = absent.iter().find(|index| !path.is_empty() && table[**index].required) {
+        let name = &table[*index].name;
+        return Err(Error::invalid_record(format!(
+            "column `{path}{name}` is required in the table and not in the schema"
+        )));
+    }
     Ok(Plan { steps, absent })
 }
 
@@ -154,7 +163,11 @@ fn op(schema: &Schema, target: &Type, options: MappingOptions, path: &str) -> Re
         return Ok(match branches.as_ref() {
             [_] => Op::OneBranch(inner),
             [first, _] => Op::Optional { null: i64::from(first.kind != Kind::Null), inner },
-            _ => return Err(Error::invalid_record(format!("field `{path}`: a union of several branches has no column type yet"))),
+            _ => {
+                return Err(Error::invalid_record(format!(
+                    "field `{path}`: a union of several branches has no column type yet"
+                )));
+            }
         });
     }
     if let Some(logical) = schema.logical {
@@ -178,6 +191,10 @@ fn op(schema: &Schema, target: &Type, options: MappingOptions, path: &str) -> Re
         }
         (Kind::Array(items), Type::List(element)) => Op::List(Box::new(op(items, &element.kind, options, path)?)),
         (Kind::Map(values), Type::Map(_, value)) => Op::Map(Box::new(op(values, &value.kind, options, path)?)),
+        (Kind::Entries(entry), Type::Map(key, value)) => {
+            let pair = [key.as_ref().clone(), value.as_ref().clone()];
+            Op::Entries(plan(entry, &pair, &[0, 1], options, &format!("{path}."))?)
+        }
         _ => return Err(Error::bug(format!("field `{path}`: no way to read it into {target:?}"))),
     })
 }
@@ -187,6 +204,8 @@ fn logical_op(schema: &Schema, logical: Logical, target: &Type) -> Result<Op> {
         (Logical::Date, _) => Op::Int,
         (Logical::TimeMillis, Type::String) => Op::TimeText { per_second: 1_000, bits_32: true },
         (Logical::TimeMicros, Type::String) => Op::TimeText { per_second: 1_000_000, bits_32: false },
+        (Logical::TimeMillis, Type::Time) => Op::TimeOfDay { per_second: 1_000, bits_32: true },
+        (Logical::TimeMicros, Type::Time) => Op::TimeOfDay { per_second: 1_000_000, bits_32: false },
         (Logical::TimeMillis, _) => Op::IntTimesToLong(1_000),
         (Logical::TimeMicros | Logical::TimestampMicros | Logical::LocalTimestampMicros, _) => Op::Long,
         (Logical::TimestampMillis | Logical::LocalTimestampMillis, _) => Op::LongTimes(1_000),
@@ -218,15 +237,20 @@ fn skip(schema: &Schema) -> Result<Op> {
         Kind::Double => Op::Double,
         Kind::Bytes | Kind::String => Op::Bytes,
         Kind::Fixed(size) => Op::Fixed(*size),
-        Kind::Record(record) => {
-            let steps = record.fields.iter().map(|f| Ok((skip(&f.schema)?, None))).collect::<Result<Vec<_>>>()?;
-            Op::Record(Plan { steps, ..Plan::default() })
-        }
+        Kind::Record(record) => skip_record(record)?,
+        Kind::Entries(entry) => Op::List(Box::new(skip_record(entry)?)),
         Kind::Array(items) => Op::List(Box::new(skip(items)?)),
         Kind::Map(values) => Op::Map(Box::new(skip(values)?)),
         Kind::Union(branches) => Op::AnyBranch(branches.iter().map(skip).collect::<Result<Vec<_>>>()?),
-        Kind::Recursive(name) => return Err(Error::invalid_record(format!("recursion into `{name}` cannot be read yet"))),
+        Kind::Recursive(name) => {
+            return Err(Error::invalid_record(format!("recursion into `{name}` cannot be read yet")));
+        }
     })
+}
+
+fn skip_record(record: &Record) -> Result<Op> {
+    let steps = record.fields.iter().map(|f| Ok((skip(&f.schema)?, None))).collect::<Result<Vec<_>>>()?;
+    Ok(Op::Record(Plan { steps, ..Plan::default() }))
 }
 
 impl Plan {
@@ -268,13 +292,26 @@ impl Op {
             Self::Long => column!(column, Int64).push(cursor.long()?),
             Self::LongTimes(factor) => {
                 let value = cursor.long()?.checked_mul(*factor);
-                column!(column, Int64).push(value.ok_or((Reason::ValueOutOfRange, "a time lies outside microseconds"))?);
+                column!(column, Int64)
+                    .push(value.ok_or((Reason::ValueOutOfRange, "a time lies outside microseconds"))?);
             }
             Self::LongDividedBy(divisor) => column!(column, Int64).push(cursor.long()?.div_euclid(*divisor)),
             Self::IntTimesToLong(factor) => column!(column, Int64).push(i64::from(cursor.int()?) * factor),
+            Self::TimeOfDay { per_second, bits_32 } => {
+                let (seconds, micros) = cursor.time(*per_second, *bits_32)?;
+                column!(column, Int64).push(seconds * 1_000_000 + micros);
+            }
             Self::TimeText { per_second, bits_32 } => {
-                let value = if *bits_32 { i64::from(cursor.int()?) } else { cursor.long()? };
-                column!(column, Bytes).push(time_text(value, *per_second)?.as_bytes());
+                let (seconds, micros) = cursor.time(*per_second, *bits_32)?;
+                let mut text = [0; 15];
+                let _ = write!(
+                    &mut text[..],
+                    "{:02}:{:02}:{:02}.{micros:06}",
+                    seconds / 3600,
+                    seconds / 60 % 60,
+                    seconds % 60
+                );
+                column!(column, Bytes).push(&text);
             }
             Self::Float => column!(column, Float32).push(f32::from_le_bytes(cursor.array()?)),
             Self::FloatToDouble => column!(column, Float64).push(f64::from(f32::from_le_bytes(cursor.array()?))),
@@ -283,7 +320,8 @@ impl Op {
             Self::Text => column!(column, Bytes).push(cursor.text()?.as_bytes()),
             Self::Enum(symbols) => {
                 let index = usize::try_from(cursor.int()?).ok();
-                let symbol = index.and_then(|i| symbols.get(i)).ok_or((Reason::TypeMismatch, "an enum index has no symbol"))?;
+                let symbol =
+                    index.and_then(|i| symbols.get(i)).ok_or((Reason::TypeMismatch, "an enum index has no symbol"))?;
                 column!(column, Bytes).push(symbol.as_bytes());
             }
             Self::Fixed(size) => column!(column, Fixed).push(cursor.take(*size)?),
@@ -296,7 +334,8 @@ impl Op {
                 column!(column, Decimal).push(decimal(bytes, *precision)?);
             }
             Self::UuidText => {
-                let uuid = uuid::Uuid::try_parse(cursor.text()?).map_err(|_| (Reason::TypeMismatch, "a uuid is not one"))?;
+                let uuid =
+                    uuid::Uuid::try_parse(cursor.text()?).map_err(|_| (Reason::TypeMismatch, "a uuid is not one"))?;
                 column!(column, Fixed).push(uuid.as_bytes());
             }
             Self::UuidFixedText => {
@@ -321,6 +360,16 @@ impl Op {
                     let [keys, values] = entries.children.as_mut_slice() else { return Err(WRONG_COLUMN) };
                     column!(keys, Bytes).push(cursor.text()?.as_bytes());
                     value.read(cursor, values)?;
+                    entries.close();
+                    Ok(())
+                })?;
+                map.close();
+            }
+            Self::Entries(plan) => {
+                let map = column!(column, Map);
+                let Column::Struct(entries) = map.child.as_mut() else { return Err(WRONG_COLUMN) };
+                cursor.blocks(|cursor| {
+                    plan.run(cursor, &mut entries.children)?;
                     entries.close();
                     Ok(())
                 })?;
@@ -365,124 +414,5 @@ impl Op {
             _ => return Err((Reason::TypeMismatch, "a value cannot be passed over")),
         }
         Ok(())
-    }
-}
-
-fn time_text(value: i64, per_second: i64) -> Result<String, Failure> {
-    let seconds = value.div_euclid(per_second);
-    if !(0..86_400).contains(&seconds) {
-        return Err((Reason::ValueOutOfRange, "a time of day lies outside the day"));
-    }
-    let micros = value.rem_euclid(per_second) * (1_000_000 / per_second);
-    Ok(format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60))
-}
-
-/// Two's complement, big endian, of any length, into at most `precision` digits.
-fn decimal(bytes: &[u8], precision: u8) -> Result<i128, Failure> {
-    const OUT: Failure = (Reason::ValueOutOfRange, "a decimal has more digits than its precision");
-    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
-    let fill = if negative { 0xff } else { 0 };
-    let (high, low) = bytes.split_at(bytes.len().saturating_sub(16));
-    if high.iter().any(|byte| *byte != fill) {
-        return Err(OUT);
-    }
-    let mut wide = [fill; 16];
-    wide[16 - low.len()..].copy_from_slice(low);
-    let value = i128::from_be_bytes(wide);
-    if (value < 0) != negative || value.unsigned_abs() >= 10_u128.pow(u32::from(precision)) {
-        return Err(OUT);
-    }
-    Ok(value)
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-}
-
-const SHORT: Failure = (Reason::Truncated, "bytes end inside the record");
-
-impl<'a> Cursor<'a> {
-    #[inline]
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Failure> {
-        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(SHORT)?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
-        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(SHORT)?;
-        self.bytes = rest;
-        Ok(*taken)
-    }
-
-    fn boolean(&mut self) -> Result<bool, Failure> {
-        match self.array()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            _ => Err((Reason::TypeMismatch, "a boolean is neither 0 nor 1")),
-        }
-    }
-
-    #[inline]
-    fn long(&mut self) -> Result<i64, Failure> {
-        if let [first, rest @ ..] = self.bytes
-            && first & 0x80 == 0
-        {
-            self.bytes = rest;
-            return Ok(i64::from(first >> 1) ^ -i64::from(first & 1));
-        }
-        self.long_of_many()
-    }
-
-    fn long_of_many(&mut self) -> Result<i64, Failure> {
-        let mut value = 0_u64;
-        for (at, byte) in self.bytes.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                self.bytes = &self.bytes[at + 1..];
-                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
-            }
-        }
-        Err(if self.bytes.len() < 10 { SHORT } else { (Reason::TypeMismatch, "an integer does not end") })
-    }
-
-    #[inline]
-    fn int(&mut self) -> Result<i32, Failure> {
-        i32::try_from(self.long()?).map_err(|_| (Reason::ValueOutOfRange, "an int has more than 32 bits"))
-    }
-
-    #[inline]
-    fn bytes(&mut self) -> Result<&'a [u8], Failure> {
-        let len = self.long()?;
-        self.take(usize::try_from(len).map_err(|_| (Reason::TypeMismatch, "a length is negative"))?)
-    }
-
-    #[inline]
-    fn text(&mut self) -> Result<&'a str, Failure> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| (Reason::TypeMismatch, "a string is not UTF-8"))
-    }
-
-    /// Calls `read` for each element of an array or map.
-    fn blocks(&mut self, mut read: impl FnMut(&mut Self) -> Result<(), Failure>) -> Result<(), Failure> {
-        let mut empty = 0;
-        loop {
-            let mut count = self.long()?;
-            if count == 0 {
-                return Ok(());
-            }
-            if count < 0 {
-                count = count.checked_neg().ok_or((Reason::TypeMismatch, "a block has no count"))?;
-                self.long()?; // The block's size in bytes, for readers that pass over it whole.
-            }
-            for _ in 0..count {
-                let before = self.bytes.len();
-                read(self)?;
-                empty += i64::from(self.bytes.len() == before);
-                if empty > EMPTY_ELEMENTS_MAX {
-                    return Err((Reason::TooLarge, "a list has too many elements without bytes"));
-                }
-            }
-        }
     }
 }

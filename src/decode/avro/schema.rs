@@ -46,6 +46,8 @@ pub enum Kind {
     Array(Box<Schema>),
     /// Blocks of string keys and values.
     Map(Box<Schema>),
+    /// An array whose elements are the entries of a map: records of a `key` that is never null and a `value`.
+    Entries(Arc<Record>),
     /// Branch index and value.
     Union(Arc<[Schema]>),
     /// A record inside itself, by full name.
@@ -125,7 +127,13 @@ fn read_registered(registered: &RegisteredSchema, names: &mut Names) -> Result<S
 
 fn read_text(text: &str, names: &mut Names) -> Result<Schema> {
     let json: Value = serde_json::from_str(text)
-        .or_else(|e| if text.starts_with(|c: char| c.is_ascii_alphabetic()) { Ok(Value::String(text.to_owned())) } else { Err(e) })
+        .or_else(|e| {
+            if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                Ok(Value::String(text.to_owned()))
+            } else {
+                Err(e)
+            }
+        })
         .map_err(|e| invalid("the text is not JSON").with_source(e))?;
     names.read(&json, None)
 }
@@ -175,7 +183,8 @@ impl Names {
         let schema = match kind {
             "record" | "error" => return self.record(object, namespace),
             "enum" => {
-                let symbols = object.get("symbols").and_then(Value::as_array).ok_or_else(|| invalid("enum without `symbols`"))?;
+                let symbols =
+                    object.get("symbols").and_then(Value::as_array).ok_or_else(|| invalid("enum without `symbols`"))?;
                 let symbols = symbols.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
                 self.define(object, namespace, plain(Kind::Enum(symbols.into())))
             }
@@ -187,7 +196,7 @@ impl Names {
             }
             "array" => {
                 let items = object.get("items").ok_or_else(|| invalid("array without `items`"))?;
-                Ok(plain(Kind::Array(Box::new(self.read(items, namespace)?))))
+                Ok(plain(array(self.read(items, namespace)?, object, items)))
             }
             "map" => {
                 let values = object.get("values").ok_or_else(|| invalid("map without `values`"))?;
@@ -211,7 +220,8 @@ impl Names {
     fn record(&mut self, object: &Map<String, Value>, namespace: Option<&str>) -> Result<Schema> {
         let (full, inner) = definition_name(object, namespace)?;
         self.known.insert(full.clone(), None);
-        let fields = object.get("fields").and_then(Value::as_array).ok_or_else(|| invalid("record without `fields`"))?;
+        let fields =
+            object.get("fields").and_then(Value::as_array).ok_or_else(|| invalid("record without `fields`"))?;
         let fields = fields
             .iter()
             .map(|field| {
@@ -228,6 +238,25 @@ impl Names {
         self.known.insert(full, Some(schema.clone()));
         Ok(schema)
     }
+}
+
+/// An array, or a map where it says to be one: Kafka Connect writes maps of other keys than strings so, and Iceberg's
+/// own Avro files do.
+fn array(items: Schema, array: &Map<String, Value>, written: &Value) -> Kind {
+    if let Kind::Record(entry) = &items.kind
+        && let [key, value] = entry.fields.as_slice()
+        && (key.name.as_str(), value.name.as_str()) == ("key", "value")
+        && !matches!(key.schema.kind, Kind::Null | Kind::Union(_))
+    {
+        let says = |value: Option<&Value>, text: &str| value.and_then(Value::as_str) == Some(text);
+        if entry.name.rsplit('.').next() == Some("MapEntry")
+            || says(array.get("logicalType"), "map")
+            || says(written.get("connect.internal.type"), "MapEntry")
+        {
+            return Kind::Entries(Arc::clone(entry));
+        }
+    }
+    Kind::Array(Box::new(items))
 }
 
 fn plain(kind: Kind) -> Schema {

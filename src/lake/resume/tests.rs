@@ -77,6 +77,7 @@ impl World {
             suspension: suspension.map(Some),
             gaps: Vec::new(),
             newest_ms: None,
+            conflicts: Arc::default(),
         };
         match self.lake.commit(&request).await.unwrap() {
             CommitOutcome::Committed(state) => state,

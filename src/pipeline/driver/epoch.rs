@@ -56,7 +56,7 @@ impl EpochFiles {
 
     /// Bytes in files, complete or not.
     pub(super) fn file_bytes(&self) -> u64 {
-        let open = self.open.as_ref().map_or(0, |(_, writer)| writer.memory_bytes() as u64);
+        let open = self.open.as_ref().map_or(0, |(_, writer)| writer.file_bytes());
         open + self.complete.iter().map(|file| file.size_bytes).sum::<u64>()
     }
 

@@ -3,24 +3,26 @@
 //! One task per table. Decoding runs in order but side by side on the compute pool; writing is one job after the
 //! other (parallel by column inside); sealing and committing an epoch overlap with writing the next one.
 
-mod condition;
 mod epoch;
 mod resolve;
+mod shown;
 mod survey;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::condition::{report, show};
 use self::epoch::{EpochFiles, SealedFiles};
 use self::resolve::{Decoded, Resolver};
+use self::shown::Shown;
 use super::event::{BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket};
 use super::machine::Machine;
+use crate::decode::cut_at_reject;
 use crate::decode::layout::Layout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::decoded::DecodedBatch;
@@ -112,7 +114,7 @@ pub async fn run(
     };
     let result = driver.work(events, shutdown).await;
     if let Err(error) = &result {
-        report(&driver.ports, &driver.spec.settings, &Condition::Stopped(error.chain()));
+        driver.resolver.shown.set(Condition::Stopped(error.chain()));
     }
     result
 }
@@ -159,6 +161,8 @@ enum Job {
     Seal(EpochId),
 }
 
+/// A commit that takes longer is shown as waiting.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// Decoded batches that may wait for the writer, beside those being decoded.
 const DECODED_WAITING_MAX: usize = 4;
 
@@ -219,14 +223,9 @@ impl Driver {
         if let Event::Surveyed(survey) = &event {
             self.state.send_replace(Some(survey.state.clone()));
         }
-        let looked = matches!(event, Event::Surveyed(_) | Event::SurveyHalted(_));
         let clock = &self.ports.clock;
         for command in self.machine.step(clock.elapsed(), clock.now_ms(), event) {
             self.execute(command);
-        }
-        if looked {
-            // What the survey itself had to wait for was shown meanwhile, unknown to the brain.
-            show(&self.ports, &self.spec.settings, self.machine.condition());
         }
     }
 
@@ -251,7 +250,7 @@ impl Driver {
                 }
             }
             Command::Hint(positions) => self.ports.source.hint(positions),
-            Command::Report(condition) => report(&self.ports, &self.spec.settings, &condition),
+            Command::Report(condition) => self.resolver.shown.set(condition),
             Command::Finished => self.finished = true,
         }
     }
@@ -342,7 +341,14 @@ impl Driver {
     fn finish_decode(&mut self, decode: Decode) -> Result<Event> {
         let Decode { batch, attempt, source, charge, result } = decode;
         match result {
-            Ok(Decoded::Rows(rows)) => {
+            Ok(Decoded::Rows(mut rows)) => {
+                let reject = rows.rejects.first().map(|reject| {
+                    let (reason, offset) = (reject.reason.as_str(), reject.record.offset);
+                    format!("record {offset} of `{}` cannot be a row: {reason}: {}", rows.source, reject.message)
+                });
+                if self.resolver.spec.settings.on_error == OnError::Suspend {
+                    cut_at_reject(&self.resolver.spec.layout, &mut rows);
+                }
                 let facts = DecodedFacts {
                     source,
                     attempt,
@@ -351,17 +357,15 @@ impl Driver {
                     leader_epoch: rows.leader_epoch,
                     newest_ms: rows.newest_ms,
                     rows: rows.rows.num_rows() as u64,
-                    reject: rows.rejects.first().map(|reject| {
-                        let (reason, offset) = (reject.reason.as_str(), reject.record.offset);
-                        format!("record {offset} of `{}` cannot be a row: {reason}: {}", rows.source, reject.message)
-                    }),
+                    reject,
                 };
                 self.decoded.insert(batch, (rows, charge));
                 Ok(Event::Decoded(batch, facts))
             }
             Ok(Decoded::Misfit(reason)) => Ok(Event::Undecodable(batch, attempt, source, reason)),
             Err(error) if error.kind() == ErrorKind::Bug => Err(error),
-            Err(error) => Ok(Event::ReadFailed { source, attempt, reason: error.chain() }),
+            // Whatever passes has been waited for; this is a table that cannot take the batch's columns.
+            Err(error) => Ok(Event::Undecodable(batch, attempt, source, error.chain())),
         }
     }
 
@@ -373,7 +377,7 @@ impl Driver {
                 self.files = Some(files);
                 Event::Written(epoch, bytes)
             }
-            Err(error) => Event::WriteFailed(epoch, error.chain()),
+            Err(error) => Event::WriteFailed { epoch, passes: waits(&error), reason: error.chain() },
         }
     }
 
@@ -384,7 +388,7 @@ impl Driver {
                 self.sealed = Some((epoch, files));
                 Event::Sealed(epoch)
             }
-            Err(error) => Event::WriteFailed(epoch, error.chain()),
+            Err(error) => Event::WriteFailed { epoch, passes: waits(&error), reason: error.chain() },
         }
     }
 
@@ -401,7 +405,7 @@ impl Driver {
                 return (epoch, CommitEnd::Halted("commit before the table was seen".to_owned()));
             };
             let begun = ports.clock.elapsed();
-            let end = commit(&ports, &spec, &request).await;
+            let end = commit(&ports, &resolver.shown, &request).await;
             if let CommitEnd::Committed(_) = &end {
                 counts.count(&ports, &request, spec.settings.on_error == OnError::DeadLetter);
                 ports.metrics.commit_duration_seconds.observe((ports.clock.elapsed() - begun).as_secs_f64());
@@ -412,26 +416,20 @@ impl Driver {
     }
 }
 
-/// A commit that takes longer is shown as waiting.
-const COMMIT_SLOW: Duration = Duration::from_secs(10);
-
 /// Commits, waiting for whatever is away.
-async fn commit(ports: &Ports, spec: &TableSpec, request: &CommitRequest) -> CommitEnd {
+async fn commit(ports: &Ports, shown: &Shown, request: &CommitRequest) -> CommitEnd {
     let mut backoff = Backoff::service();
-    let mut waited = false;
-    loop {
-        let mut attempt = ports.lake.commit(request);
-        let outcome = match ports.clock.timeout(COMMIT_SLOW, &mut attempt).await {
+    let end = loop {
+        let attempt = ports.lake.commit(request);
+        tokio::pin!(attempt);
+        let outcome = match ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await {
             Some(outcome) => outcome,
-            // A commit whose answer was lost is looked for as long as it takes, and must not be silent about it.
             None => {
-                let text = format!("a commit is not decided after {} s", COMMIT_SLOW.as_secs());
-                report(ports, &spec.settings, &Condition::Waiting(On::Catalog, text));
-                waited = true;
+                shown.waits(On::Catalog, format!("a commit has had no definite answer for {COMMIT_PATIENCE:?}"));
                 attempt.await
             }
         };
-        let end = match outcome {
+        break match outcome {
             Ok(CommitOutcome::Committed(state)) => {
                 ports.metrics.commits.committed.inc();
                 CommitEnd::Committed(Box::new(state))
@@ -445,18 +443,16 @@ async fn commit(ports: &Ports, spec: &TableSpec, request: &CommitRequest) -> Com
                 CommitEnd::Dropped("the table's schema or layout changed in meaning".to_owned())
             }
             Err(error) if waits(&error) => {
-                report(ports, &spec.settings, &Condition::Waiting(On::Catalog, error.chain()));
-                waited = true;
+                shown.waits(On::Catalog, error.chain());
                 ports.clock.sleep(backoff.pause()).await;
                 continue;
             }
             Err(error) => CommitEnd::Halted(error.chain()),
         };
-        if waited {
-            report(ports, &spec.settings, &Condition::Running);
-        }
-        return end;
-    }
+    };
+    shown.goes_on();
+    ports.metrics.commits.conflict_retry.inc_by(request.conflicts.load(Ordering::Relaxed));
+    end
 }
 
 /// True where the error's kind says that it passes.

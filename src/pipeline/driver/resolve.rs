@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::epoch::SealedFiles;
-use super::{Ports, TableSpec, report, waits};
+use super::shown::Shown;
+use super::{Ports, TableSpec, waits};
 use crate::decode::avro::schema::{Schema, parse};
 use crate::decode::layout::{Format, KeyColumns, Side, extended};
 use crate::decode::{Decoder, Decoding, SchemaUse, Sides, wire_schema_id};
@@ -15,7 +16,7 @@ use crate::error::Result;
 use crate::model::decoded::{DecodedBatch, Reason};
 use crate::model::raw::RawBatch;
 use crate::model::schema::{TableSchema, Type};
-use crate::pipeline::event::{CommitPlan, Condition, On};
+use crate::pipeline::event::{CommitPlan, On};
 use crate::ports::{CommitRequest, Recovery, RegisteredSchema, SchemaFormat, TableState};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::crash;
@@ -51,6 +52,7 @@ impl Registered {
 pub(super) struct Resolver {
     pub(super) spec: Arc<TableSpec>,
     pub(super) ports: Ports,
+    pub(super) shown: Shown,
     current: RwLock<Option<Arc<Current>>>,
     learning: Mutex<()>,
 }
@@ -69,7 +71,8 @@ struct Current {
 
 impl Resolver {
     pub(super) fn new(spec: Arc<TableSpec>, ports: Ports) -> Self {
-        Self { spec, ports, current: RwLock::new(None), learning: Mutex::new(()) }
+        let shown = Shown::new(spec.settings.table.clone(), ports.health.clone(), ports.clock.clone());
+        Self { spec, ports, shown, current: RwLock::new(None), learning: Mutex::new(()) }
     }
 
     fn current(&self) -> Option<Arc<Current>> {
@@ -268,10 +271,8 @@ impl Resolver {
             };
             let key_format = if self.spec.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { current.sides.key };
             let key = self.column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
-            let side = |side: &Option<Registered>| side.clone();
-            let (key, value) = (side(&key), side(&value));
-            let sides = (key.as_ref().map_or(Side::Nothing, Registered::side), value.as_ref().map_or(Side::Nothing, Registered::side));
-            let Ok(wanted) = self.spec.layout.table_schema(sides.0, sides.1) else { continue };
+            let side = |side| Option::as_ref(side).map_or(Side::Nothing, Registered::side);
+            let Ok(wanted) = self.spec.layout.table_schema(side(&key), side(&value)) else { continue };
             match extended(&current.state.schema, &wanted, &self.spec.layout) {
                 Ok(None) => {}
                 Ok(Some(schema)) => {
@@ -307,18 +308,14 @@ impl Resolver {
     /// Tries until it succeeds or fails for good, showing what the table waits for.
     async fn patiently<T, F: Future<Output = Result<T>>>(&self, on: On, call: impl Fn() -> F) -> Result<T> {
         let mut backoff = Backoff::service();
-        let mut waited = false;
         loop {
             match call().await {
                 Err(error) if waits(&error) => {
-                    waited = true;
-                    report(&self.ports, &self.spec.settings, &Condition::Waiting(on, error.chain()));
+                    self.shown.waits(on, error.chain());
                     self.ports.clock.sleep(backoff.pause()).await;
                 }
                 result => {
-                    if waited {
-                        report(&self.ports, &self.spec.settings, &Condition::Running);
-                    }
+                    self.shown.goes_on();
                     return result;
                 }
             }
@@ -341,6 +338,7 @@ impl Resolver {
             suspension: plan.suspension,
             gaps: plan.gaps,
             newest_ms: plan.newest_ms,
+            conflicts: Arc::default(),
         })
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::resolve::Resolver;
-use super::{report, waits};
+use super::resolve::{Registered, Resolver};
+use super::waits;
 use crate::decode::layout::Side;
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
-use crate::pipeline::event::{Condition, Event, On, StartAt, Survey};
+use crate::pipeline::event::{Event, On, StartAt, Survey};
 use crate::ports::{Recovery, TableLayout, TableState};
 use crate::runtime::backoff::Backoff;
 
@@ -20,9 +20,12 @@ pub(super) async fn survey(resolver: Arc<Resolver>, create: bool) -> Event {
     let mut backoff = Backoff::service();
     loop {
         match attempt(&resolver, create).await {
-            Ok(survey) => return Event::Surveyed(Box::new(survey)),
+            Ok(survey) => {
+                resolver.shown.goes_on();
+                return Event::Surveyed(Box::new(survey));
+            }
             Err((on, error)) if waits(&error) => {
-                report(&resolver.ports, &resolver.spec.settings, &Condition::Waiting(on, error.chain()));
+                resolver.shown.waits(on, error.chain());
                 resolver.ports.clock.sleep(backoff.pause()).await;
             }
             Err((_, error)) => return Event::SurveyHalted(error.chain()),
@@ -65,16 +68,10 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
         }
         None => {
             let (key, value) = resolver.registered().await.map_err(|error| (On::Registry, error))?;
-            let side = |schema: &'_ Option<_>| schema.clone();
-            let (key, value) = (side(&key), side(&value));
-            let schema = spec
-                .layout
-                .table_schema(
-                    key.as_ref().map_or(Side::Nothing, super::resolve::Registered::side),
-                    value.as_ref().map_or(Side::Nothing, super::resolve::Registered::side),
-                )
-                .or_else(|_| spec.layout.table_schema(Side::Nothing, Side::Nothing))
-                .map_err(catalog)?;
+            let side = |schema| Option::as_ref(schema).map_or(Side::Nothing, Registered::side);
+            // A schema without column types is no reason not to begin: its records are rejected, each with the reason.
+            let schema = spec.layout.table_schema(side(&key), side(&value));
+            let schema = schema.or_else(|_| spec.layout.table_schema(Side::Nothing, Side::Nothing)).map_err(catalog)?;
             let layout = TableLayout {
                 schema,
                 partition_by: spec.partition_by.clone(),

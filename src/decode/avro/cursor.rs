@@ -1,0 +1,139 @@
+//! Avro's binary encoding read value by value. What the values are for is not known here.
+
+use crate::model::decoded::Reason;
+
+/// Why one record's bytes are not what its schema says.
+pub(super) type Failure = (Reason, &'static str);
+
+/// Elements of no bytes that one record may have: without a bound a short record could ask for 2^63 of them.
+const EMPTY_ELEMENTS_MAX: u32 = 1 << 20;
+
+/// Two's complement, big endian, of any length, into at most `precision` digits.
+pub(super) fn decimal(bytes: &[u8], precision: u8) -> Result<i128, Failure> {
+    const OUT: Failure = (Reason::ValueOutOfRange, "a decimal has more digits than its precision");
+    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
+    let fill = if negative { 0xff } else { 0 };
+    let (high, low) = bytes.split_at(bytes.len().saturating_sub(16));
+    if high.iter().any(|byte| *byte != fill) {
+        return Err(OUT);
+    }
+    let mut wide = [fill; 16];
+    wide[16 - low.len()..].copy_from_slice(low);
+    let value = i128::from_be_bytes(wide);
+    if (value < 0) != negative || value.unsigned_abs() >= 10_u128.pow(u32::from(precision)) {
+        return Err(OUT);
+    }
+    Ok(value)
+}
+
+/// What is left of a record's bytes.
+pub(super) struct Cursor<'a> {
+    bytes: &'a [u8],
+    /// Elements of no bytes seen so far.
+    empty: u32,
+}
+
+const SHORT: Failure = (Reason::Truncated, "bytes end inside the record");
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, empty: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Failure> {
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(SHORT)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    #[inline]
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(SHORT)?;
+        self.bytes = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn boolean(&mut self) -> Result<bool, Failure> {
+        match self.array()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err((Reason::TypeMismatch, "a boolean is neither 0 nor 1")),
+        }
+    }
+
+    #[inline]
+    pub(super) fn long(&mut self) -> Result<i64, Failure> {
+        if let [first, rest @ ..] = self.bytes
+            && first & 0x80 == 0
+        {
+            self.bytes = rest;
+            return Ok(i64::from(first >> 1) ^ -i64::from(first & 1));
+        }
+        self.long_of_many()
+    }
+
+    fn long_of_many(&mut self) -> Result<i64, Failure> {
+        let mut value = 0_u64;
+        for (at, byte) in self.bytes.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * at);
+            if byte & 0x80 == 0 {
+                self.bytes = &self.bytes[at + 1..];
+                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+            }
+        }
+        Err(if self.bytes.len() < 10 { SHORT } else { (Reason::TypeMismatch, "an integer does not end") })
+    }
+
+    #[inline]
+    pub(super) fn int(&mut self) -> Result<i32, Failure> {
+        i32::try_from(self.long()?).map_err(|_| (Reason::ValueOutOfRange, "an int has more than 32 bits"))
+    }
+
+    /// A time of day as whole seconds and microseconds.
+    pub(super) fn time(&mut self, per_second: i64, bits_32: bool) -> Result<(i64, i64), Failure> {
+        let value = if bits_32 { i64::from(self.int()?) } else { self.long()? };
+        let seconds = value.div_euclid(per_second);
+        if !(0..86_400).contains(&seconds) {
+            return Err((Reason::ValueOutOfRange, "a time of day lies outside the day"));
+        }
+        Ok((seconds, value.rem_euclid(per_second) * (1_000_000 / per_second)))
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Failure> {
+        let len = self.long()?;
+        self.take(usize::try_from(len).map_err(|_| (Reason::TypeMismatch, "a length is negative"))?)
+    }
+
+    #[inline]
+    pub(super) fn text(&mut self) -> Result<&'a str, Failure> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| (Reason::TypeMismatch, "a string is not UTF-8"))
+    }
+
+    /// Calls `read` for each element of an array or map.
+    pub(super) fn blocks(&mut self, mut read: impl FnMut(&mut Self) -> Result<(), Failure>) -> Result<(), Failure> {
+        loop {
+            let mut count = self.long()?;
+            if count == 0 {
+                return Ok(());
+            }
+            if count < 0 {
+                count = count.checked_neg().ok_or((Reason::TypeMismatch, "a block has no count"))?;
+                self.long()?; // The block's size in bytes, for readers that pass over it whole.
+            }
+            for _ in 0..count {
+                let before = self.bytes.len();
+                read(self)?;
+                self.empty += u32::from(self.bytes.len() == before);
+                if self.empty > EMPTY_ELEMENTS_MAX {
+                    return Err((Reason::TooLarge, "the record has too many elements without bytes"));
+                }
+            }
+        }
+    }
+}
