@@ -25,6 +25,8 @@ use crate::runtime::compute::Compute;
 
 /// How often a table that cannot go on looks again.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
+/// How often a table that runs asks whether its topics are still the same ones.
+const IDENTITY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long a revoke waits for commits before the table's uncommitted work is dropped; below the 30 s that the
 /// source waits.
 const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
