@@ -102,9 +102,16 @@ impl Health {
         self.lock().started = true;
     }
 
-    /// Tells a table's state.
-    pub fn set_table(&self, table: &TableName, health: TableHealth) {
-        self.lock().tables.insert(table.clone(), health);
+    /// Tells a table's state. While it goes on waiting for the same thing, it has waited since the first telling.
+    pub fn set_table(&self, table: &TableName, mut health: TableHealth) {
+        let tables = &mut self.lock().tables;
+        if let TableHealth::Waiting { on, since_ms, .. } = &mut health
+            && let Some(TableHealth::Waiting { on: before, since_ms: since, .. }) = tables.get(table)
+            && on == before
+        {
+            *since_ms = *since;
+        }
+        tables.insert(table.clone(), health);
     }
 
     /// Forgets a table that this process no longer runs.
@@ -146,6 +153,24 @@ mod tests {
         }
         health.remove_table(&logs);
         assert!(health.snapshot().ready);
+    }
+
+    #[test]
+    fn waiting_goes_on_since_it_began() {
+        let table: TableName = "shop.orders".parse().unwrap();
+        let health = Health::new();
+        let since = |on, since_ms| {
+            health.set_table(&table, TableHealth::Waiting { on, since_ms, error: "refused".into() });
+            match &health.snapshot().tables[&table] {
+                TableHealth::Waiting { since_ms, .. } => *since_ms,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(since(Dependency::Kafka, 1), 1);
+        assert_eq!(since(Dependency::Kafka, 2), 1);
+        assert_eq!(since(Dependency::Catalog, 3), 3);
+        health.set_table(&table, TableHealth::Ok);
+        assert_eq!(since(Dependency::Catalog, 4), 4);
     }
 
     #[test]

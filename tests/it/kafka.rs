@@ -9,6 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::{Offset, TopicPartitionList};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use crate::services::Kafka;
@@ -54,6 +55,16 @@ pub fn delete_topic(kafka: &Kafka, name: &str) {
     });
 }
 
+/// Deletes a partition's records below `before`, as retention does.
+#[track_caller]
+pub fn delete_records(kafka: &Kafka, topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
+    block_on(admin(kafka).delete_records(&offsets, &options)).unwrap();
+    assert_eq!(watermarks(kafka, topic, partition).0, before);
+}
+
 /// Lets a topic grow to `total` partitions.
 #[track_caller]
 pub fn add_partitions(kafka: &Kafka, name: &str, total: usize) {
@@ -68,6 +79,29 @@ pub fn add_partitions(kafka: &Kafka, name: &str, total: usize) {
 pub fn watermarks(kafka: &Kafka, topic: &str, partition: i32) -> (i64, i64) {
     let consumer: BaseConsumer = client(kafka).set("isolation.level", "read_committed").create().unwrap();
     consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap()
+}
+
+/// The number of records that a topic still has, read uncommitted; compaction and retention make it smaller.
+#[track_caller]
+pub fn count_records(kafka: &Kafka, topic: &str) -> u64 {
+    let mut config = client(kafka);
+    config.set("group.id", "frazil-count").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
+    let mut wanted = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&wanted).unwrap();
+    let (mut count, mut ended) = (0, 0);
+    while ended < wanted.count() {
+        match consumer.poll(DEADLINE).unwrap() {
+            Ok(_) => count += 1,
+            Err(KafkaError::PartitionEOF(_)) => ended += 1,
+            Err(error) => panic!("count records of {topic}: {error}"),
+        }
+    }
+    count
 }
 
 /// What is produced; a missing value is a tombstone, a missing partition is chosen by the key.

@@ -74,4 +74,21 @@ impl Lake {
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.join(name)
     }
+
+    /// The files of a local warehouse whose names end so, sorted.
+    pub fn files(&self, suffix: &str) -> Vec<PathBuf> {
+        let (mut folders, mut files) = (vec![PathBuf::from(&self.warehouse)], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.to_str().unwrap().ends_with(suffix) {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        files
+    }
 }

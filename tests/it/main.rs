@@ -9,16 +9,23 @@
 
 mod avro;
 mod bad_input;
+mod broker;
+mod crash;
 mod evolution;
+mod faults;
+mod intercept;
 mod kafka;
 mod lake;
 mod partitions;
 mod process;
+mod recovery;
 mod security;
 mod selftest;
 mod services;
 mod settings;
 mod smoke;
+mod traffic;
+mod transactions;
 mod types;
 mod verify;
 mod wait;

@@ -15,6 +15,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_frazil");
 /// A running `frazil`.
 pub struct Frazil {
     child: Child,
+    /// Its configuration file.
+    pub config: PathBuf,
     log: PathBuf,
     pid_file: PathBuf,
     url: String,
@@ -30,7 +32,7 @@ impl Frazil {
         let output = File::create(&log).unwrap();
         let child = Command::new(BINARY)
             .args(["run", "-c"])
-            .arg(file)
+            .arg(&file)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(std::process::Stdio::null())
@@ -41,7 +43,7 @@ impl Frazil {
         // The guard ends what this process leaves behind.
         fs::write(&pid_file, child.id().to_string()).unwrap();
         let url = format!("http://{}", config["server"]["listen"].as_str().unwrap());
-        Self { child, log, pid_file, url }
+        Self { child, config: file, log, pid_file, url }
     }
 
     /// Runs `frazil run --until-caught-up` to its end, which must be a good one.
@@ -99,6 +101,13 @@ impl Frazil {
             let answer = reqwest::Client::new().get(format!("{}{path}", self.url)).send().await.ok()?;
             Some((answer.status().as_u16(), answer.text().await.ok()?))
         })
+    }
+
+    /// The first figure of that name among the metrics whose labels have this text.
+    pub fn metric(&self, name: &str, labels: &str) -> Option<u64> {
+        let (_, text) = self.get("/metrics")?;
+        let mut lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        lines.find(|line| line.contains(labels))?.rsplit_once(' ')?.1.parse().ok()
     }
 }
 

@@ -71,6 +71,7 @@ conf() { # DIR PORT NODES N
 	share.coordinator.state.topic.replication.factor=$nodes
 	share.coordinator.state.topic.min.isr=$isr
 	group.initial.rebalance.delay.ms=0
+	group.min.session.timeout.ms=1000
 	message.max.bytes=33554432
 	replica.fetch.max.bytes=33554432
 	log.cleaner.dedupe.buffer.size=4194304
