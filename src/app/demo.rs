@@ -133,7 +133,7 @@ async fn play(
             "{records} records were produced and committed, the tables took {rows} rows"
         )));
     }
-    (options.say)(DemoNews::Checked { records, seconds: clock.elapsed().checked_sub(begun).unwrap().as_secs_f64() });
+    (options.say)(DemoNews::Checked { records, seconds: clock.elapsed().saturating_sub(begun).as_secs_f64() });
     Ok(())
 }
 

@@ -444,7 +444,7 @@ mod tests {
     fn nulls_survive_truncation_at_every_length() {
         for cut in 0..20 {
             let mut nulls = Nulls::default();
-            let valid = |i: usize| i % 3 != 0;
+            let valid = |i: usize| !i.is_multiple_of(3);
             (0..20).for_each(|i| nulls.push(valid(i)));
             nulls.truncate(cut);
             (cut..23).for_each(|i| nulls.push(valid(i + 1)));

@@ -58,7 +58,7 @@ impl Committer {
     /// Commits; see [`crate::ports::Lake::commit`].
     pub(super) async fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome> {
         let id = request.id.to_string();
-        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(5));
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
         // Once an answer was lost, some attempt may be in, or may still come in: from then on nothing is deleted,
         // and no error that would make the caller forget it leaves this loop.
         let mut unknown = false;

@@ -163,7 +163,8 @@ impl Encoder {
     pub(super) fn finish(mut self, fields: &[Field], parallel: bool) -> Result<Footer> {
         self.close_row_group(parallel)?;
         let metadata = self.file.finish().map_err(|e| Error::bug("end Parquet file").with_source(e))?;
-        let split_offsets = metadata.row_groups().iter().filter_map(parquet::file::metadata::RowGroupMetaData::file_offset).collect();
+        let split_offsets =
+            metadata.row_groups().iter().filter_map(parquet::file::metadata::RowGroupMetaData::file_offset).collect();
         let columns = column_stats(&metadata, fields);
         Ok(Footer { bytes: self.take(), rows: self.rows, split_offsets, columns })
     }

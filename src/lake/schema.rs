@@ -144,7 +144,9 @@ pub fn merged(base: &TableSchema, wanted: &TableSchema, last_id: i32) -> Result<
 fn merge_fields(base: &[Field], wanted: &[Field], added: &mut bool) -> Result<Vec<Field>> {
     let mut fields = Vec::with_capacity(wanted.len());
     for field in wanted {
-        if let Some(known) = base.iter().find(|known| known.name == field.name) { fields.push(merge_field(known, field, added)?) } else {
+        if let Some(known) = base.iter().find(|known| known.name == field.name) {
+            fields.push(merge_field(known, field, added)?);
+        } else {
             *added = true;
             fields.push(Field { required: false, ..without_ids(field) });
         }

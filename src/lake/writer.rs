@@ -327,21 +327,21 @@ impl Layout {
             let column = Arc::clone(rows.column(*index));
             values.push(function.transform(column).map_err(|e| from_iceberg("transform partition column", e))?);
         }
-        let keys = if values.is_empty() { None } else {
+        let keys = if values.is_empty() {
+            None
+        } else {
             let fields = values.iter().map(|array| SortField::new(array.data_type().clone())).collect();
             Some(RowConverter::new(fields).map_err(broken)?.convert_columns(&values).map_err(broken)?)
         };
         let sort_columns: Vec<ArrayRef> = self.sort.iter().map(|(index, _)| Arc::clone(rows.column(*index))).collect();
-        let sort_rows = if self.sort.is_empty() { None } else {
-            let fields = self.sort.iter().map(|(index, options)| {
-                SortField::new_with_options(rows.column(*index).data_type().clone(), *options)
-            });
-            Some(
-                RowConverter::new(fields.collect())
-                    .map_err(broken)?
-                    .convert_columns(&sort_columns)
-                    .map_err(broken)?,
-            )
+        let sort_rows = if self.sort.is_empty() {
+            None
+        } else {
+            let fields = self
+                .sort
+                .iter()
+                .map(|(index, options)| SortField::new_with_options(rows.column(*index).data_type().clone(), *options));
+            Some(RowConverter::new(fields.collect()).map_err(broken)?.convert_columns(&sort_columns).map_err(broken)?)
         };
         let count = u32::try_from(rows.num_rows()).map_err(|e| Error::bug("split too many rows").with_source(e))?;
         let mut order: Vec<u32> = (0..count).collect();

@@ -343,6 +343,15 @@ impl Op {
                 column!(column, Bytes).push(uuid.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
             }
             Self::Optional { .. } | Self::OneBranch(_) | Self::AnyBranch(_) => return self.read_branch(cursor, column),
+            Self::Record(_) | Self::List(_) | Self::Map(_) | Self::Entries(_) => {
+                return self.read_nested(cursor, column);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_nested(&self, cursor: &mut Cursor<'_>, column: &mut Column) -> Result<(), Failure> {
+        match self {
             Self::Record(plan) => {
                 let record = column!(column, Struct);
                 plan.run(cursor, &mut record.children)?;
@@ -375,6 +384,7 @@ impl Op {
                 })?;
                 map.close();
             }
+            _ => return Err(WRONG_COLUMN),
         }
         Ok(())
     }

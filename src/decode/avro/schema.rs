@@ -180,9 +180,9 @@ impl Names {
             Some(nested) => return self.read(nested, namespace),
             None => return Err(invalid("an object without `type`")),
         };
-        
+
         match kind {
-            "record" | "error" => return self.record(object, namespace),
+            "record" | "error" => self.record(object, namespace),
             "enum" => {
                 let symbols =
                     object.get("symbols").and_then(Value::as_array).ok_or_else(|| invalid("enum without `symbols`"))?;

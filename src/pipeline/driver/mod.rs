@@ -8,7 +8,7 @@ mod resolve;
 mod shown;
 mod survey;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ use crate::model::decoded::DecodedBatch;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::raw::RawBatch;
 use crate::ports::{
-    Charge, CommitOutcome, CommitRequest, Lake, PartitionField, Registry, Source, SourceEvent, TableState,
+    Charge, CommitOutcome, CommitRequest, Lake, PartitionField, Recovery, Registry, Source, SourceEvent, TableState,
 };
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
@@ -408,16 +408,42 @@ impl Driver {
             let Some(request) = resolver.request(plan, files) else {
                 return (epoch, CommitEnd::Halted("commit before the table was seen".to_owned()));
             };
+            if let Some(change) = other_topic(&resolver, &request).await {
+                return (epoch, CommitEnd::Dropped(change));
+            }
             let begun = ports.clock.elapsed();
             let end = commit(&ports, &resolver.shown, &request).await;
             if let CommitEnd::Committed(_) = &end {
                 counts.count(&ports, &request, spec.settings.on_error == OnError::DeadLetter);
-                ports.metrics.commit_duration_seconds.observe(ports.clock.elapsed().checked_sub(begun).unwrap().as_secs_f64());
+                ports
+                    .metrics
+                    .commit_duration_seconds
+                    .observe(ports.clock.elapsed().saturating_sub(begun).as_secs_f64());
                 ports.metrics.commit_last_timestamp_seconds.set(ports.clock.now_ms() as f64 / 1000.0);
             }
             (epoch, end)
         })
     }
+}
+
+/// What shows that records of this commit come from another topic than the ledger's: it was deleted and made anew
+/// while it was read, and the client went on by its name. Waits for the broker's answer.
+async fn other_topic(resolver: &Resolver, request: &CommitRequest) -> Option<String> {
+    let Recovery::At(progress) = resolver.state()?.recovery else { return None };
+    let topics: BTreeSet<&str> = request.advances.keys().map(|source| source.topic.as_ref()).collect();
+    for topic in topics {
+        let Some(known) = progress.ledger.topics.get(topic).and_then(|topic| topic.topic_id) else { continue };
+        // A commit that declares a new incarnation states the new id itself.
+        if request.identity.topics.contains_key(topic) {
+            continue;
+        }
+        let facts = resolver.patiently(On::Kafka, || resolver.ports.source.topic(topic)).await.ok().flatten();
+        // Of a topic that is gone, everything read is its own.
+        if facts.and_then(|facts| facts.topic_id).is_some_and(|now| now != known) {
+            return Some(format!("topic `{topic}` was made anew while it was read"));
+        }
+    }
+    None
 }
 
 /// Commits, waiting for whatever is away.
@@ -426,7 +452,9 @@ async fn commit(ports: &Ports, shown: &Shown, request: &CommitRequest) -> Commit
     let end = loop {
         let attempt = ports.lake.commit(request);
         tokio::pin!(attempt);
-        let outcome = if let Some(outcome) = ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await { outcome } else {
+        let outcome = if let Some(outcome) = ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await {
+            outcome
+        } else {
             shown.waits(On::Catalog, format!("a commit has had no definite answer for {COMMIT_PATIENCE:?}"));
             attempt.await
         };

@@ -167,7 +167,7 @@ impl Resolver {
                 .run(move || {
                     let begun = clock.elapsed();
                     let decoding = decoder.decode(batch, incarnation);
-                    (decoding, clock.elapsed().checked_sub(begun).unwrap())
+                    (decoding, clock.elapsed().saturating_sub(begun))
                 })
                 .await?;
             self.ports.metrics.decode_seconds.inc_by(took.as_secs_f64());
@@ -269,7 +269,7 @@ impl Resolver {
             seen.insert((key, batch.key(record).is_some(), value, batch.value(record).is_some()));
         }
         for (key, has_key, value, has_value) in seen {
-            let value = match self.column_side(current, current.sides.value, value, has_value) {
+            let value = match column_side(current, current.sides.value, value, has_value) {
                 Some(value) => {
                     current.value = Some(value.clone());
                     Some(value)
@@ -279,7 +279,7 @@ impl Resolver {
             let key_format =
                 if self.spec.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { current.sides.key };
             let key =
-                self.column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
+                column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
             let side = |side| Option::as_ref(side).map_or(Side::Nothing, Registered::side);
             let Ok(wanted) = self.spec.layout.table_schema(side(&key), side(&value)) else { continue };
             match extended(&current.state.schema, &wanted, &self.spec.layout) {
@@ -293,18 +293,6 @@ impl Resolver {
         Ok(None)
     }
 
-    fn column_side(&self, current: &Current, format: Format, id: Option<u32>, present: bool) -> Option<Registered> {
-        match (format, id) {
-            (_, Some(id)) => match current.schemas.get(&id) {
-                Some(SchemaUse::Known(schema)) => Some(Registered::Avro(Arc::clone(schema))),
-                _ => None,
-            },
-            (Format::String, None) if present => Some(Registered::Column(Type::String)),
-            (Format::Bytes, None) if present => Some(Registered::Column(Type::Binary)),
-            _ => None,
-        }
-    }
-
     async fn evolve(&self, current: &mut Current, wanted: &TableSchema) -> Result<()> {
         let table = &self.spec.settings.table;
         let lake = &self.ports.lake;
@@ -315,7 +303,7 @@ impl Resolver {
     }
 
     /// Tries until it succeeds or fails for good, showing what the table waits for.
-    async fn patiently<T, F: Future<Output = Result<T>>>(&self, on: On, call: impl Fn() -> F) -> Result<T> {
+    pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(&self, on: On, call: impl Fn() -> F) -> Result<T> {
         let mut backoff = Backoff::service();
         loop {
             match call().await {
@@ -349,6 +337,19 @@ impl Resolver {
             newest_ms: plan.newest_ms,
             conflicts: Arc::default(),
         })
+    }
+}
+
+/// What one side of a record needs of columns; `None` where nothing is known of it.
+fn column_side(current: &Current, format: Format, id: Option<u32>, present: bool) -> Option<Registered> {
+    match (format, id) {
+        (_, Some(id)) => match current.schemas.get(&id)? {
+            SchemaUse::Known(schema) => Some(Registered::Avro(Arc::clone(schema))),
+            SchemaUse::Rejected(..) => None,
+        },
+        (Format::String, None) if present => Some(Registered::Column(Type::String)),
+        (Format::Bytes, None) if present => Some(Registered::Column(Type::Binary)),
+        _ => None,
     }
 }
 
