@@ -167,7 +167,7 @@ fn number(mut field: frazil::model::schema::Field, ids: &mut i32) -> frazil::mod
 fn encode(lake: &Lake, (schema, rows): (frazil::model::schema::TableSchema, Vec<arrow::array::RecordBatch>)) -> u64 {
     block_on(async {
         let clock = Clock::system();
-        let stores = Stores::new(StorageOptions { properties: Default::default() }).unwrap();
+        let stores = Stores::new(StorageOptions { properties: std::collections::BTreeMap::new() }).unwrap();
         let options = SqlOptions {
             uri: format!("sqlite://{}", lake.path("encode.db").display()),
             name: "bench".to_owned(),
@@ -182,7 +182,7 @@ fn encode(lake: &Lake, (schema, rows): (frazil::model::schema::TableSchema, Vec<
             partition_by: Vec::new(),
             sort_by: Vec::new(),
             format_version: 2,
-            properties: Default::default(),
+            properties: std::collections::BTreeMap::new(),
             location: None,
         };
         let state = tables.create(&"bench.encode".parse().unwrap(), &layout).await.unwrap();

@@ -120,7 +120,11 @@ impl Ledger {
         older.topics.iter().all(|(name, old)| {
             self.topics.get(name).is_some_and(|new| {
                 new.incarnation > old.incarnation
-                    || old.partitions.iter().all(|(p, at)| new.partitions.get(p).is_some_and(|now| now.next >= at.next))
+                    || new.incarnation == old.incarnation
+                        && old
+                            .partitions
+                            .iter()
+                            .all(|(p, at)| new.partitions.get(p).is_some_and(|now| now.next >= at.next))
             })
         })
     }

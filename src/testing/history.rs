@@ -111,13 +111,16 @@ impl History {
     pub fn incarnations(&self, head: Option<i64>) -> BTreeMap<(String, u32), Incarnation> {
         let mut found: BTreeMap<(String, u32), Incarnation> = BTreeMap::new();
         let lineage: Vec<_> = self.lineage(head).collect();
-        for (_, seen) in lineage.into_iter().rev() {
+        for (id, seen) in lineage.into_iter().rev() {
             for (name, topic) in seen.progress.iter().flat_map(|progress| &progress.ledger.topics) {
                 let key = (name.clone(), topic.incarnation);
                 let first = !found.contains_key(&key);
                 let incarnation = found.entry(key).or_default();
                 incarnation.id = topic.topic_id.or(incarnation.id);
                 for (partition, at) in &topic.partitions {
+                    if !incarnation.ranges.contains_key(partition) && self.by_operator.contains(&id) {
+                        incarnation.chosen.insert(*partition);
+                    }
                     let range = incarnation.ranges.entry(*partition).or_insert((at.next.0, at.next.0));
                     range.1 = at.next.0;
                     if first {
@@ -139,4 +142,6 @@ pub struct Incarnation {
     pub ranges: BTreeMap<i32, (i64, i64)>,
     /// Partitions of its first ledger.
     pub first: BTreeSet<i32>,
+    /// Partitions that a ledger of the operator's choice brought in: after a rollback to before they were there.
+    pub chosen: BTreeSet<i32>,
 }

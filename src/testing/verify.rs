@@ -121,6 +121,7 @@ impl Comparison<'_> {
             };
             let late = number > 0 || !incarnation.first.contains(partition);
             let right = match self.scenario.spec.settings.start {
+                _ if incarnation.chosen.contains(partition) => true,
                 _ if late => *start == 0,
                 StartAt::Earliest => log.lows.contains(start),
                 _ => *start <= log.high(),

@@ -4,7 +4,12 @@
 //! `make test` sets up what they need. Services start with the first test that wants them and end with this process,
 //! however it ends. `FRAZIL_TEST_KEEP=1` leaves their folders, logs included.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "everything here is a test")]
-#![allow(clippy::float_cmp, clippy::unused_self, clippy::format_collect, reason = "exact values; a harness; short lists")]
+#![allow(
+    clippy::float_cmp,
+    clippy::unused_self,
+    clippy::format_collect,
+    reason = "exact values; a harness; short lists"
+)]
 #![allow(clippy::large_stack_arrays, clippy::redundant_closure_for_method_calls, reason = "tests that read plainly")]
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes by the machine's own clock")]
 #![allow(unreachable_pub, dead_code, reason = "a harness for all tests, of which each build may use a part")]

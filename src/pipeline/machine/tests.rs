@@ -246,7 +246,7 @@ fn a_stale_commit_begins_again_at_the_ledger() {
 fn a_record_that_suspends_lets_what_came_before_it_in() {
     let mut brain = Brain::filled(Settings { on_error: OnError::Suspend, ..settings() });
     brain.hears(polled(2, 1, 5, 6));
-    assert_eq!(brain.hears(decoded(2, 1, 5, 6, Some("bad"))), "discard 2; halt t[0] t[1]; suspended; seal");
+    assert_eq!(brain.hears(decoded(2, 1, 5, 5, Some("bad"))), "write 2; halt t[0] t[1]; suspended; seal");
     assert_eq!(brain.hears(Event::Sealed(brain.epoch())), "commit t[0] 0..5 suspended");
     assert_eq!(brain.committed(), "hint");
     assert_eq!(brain.machine.wake_at(), Some(Duration::from_secs(30)), "it looks whether somebody has resumed it");
