@@ -9,7 +9,7 @@ use crate::model::decoded::Reason;
 
 /// Per part of the tree the modules that its product code may import. The longest part that fits counts; `*` is
 /// everything. A module may always import itself.
-const IMPORTS: [(&str, &str); 19] = [
+const IMPORTS: [(&str, &str); 20] = [
     ("error", ""),
     ("invariant", ""),
     ("model", "error invariant"),

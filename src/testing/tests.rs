@@ -7,6 +7,8 @@ use crate::rule::{self, Rule};
 
 /// Seeds of a run that does not say otherwise.
 const SEEDS: u64 = 300;
+/// Seeds that may be tried until breaking a rule shows; most show within thirty.
+const SEEDS_PER_RULE: u64 = 2_000;
 /// Threads that they are spread over.
 const THREADS: u64 = 2;
 
@@ -74,7 +76,7 @@ fn simulation_repeats() {
 
 #[test]
 fn simulation_needs_every_rule() {
-    let seeds = number("FRAZIL_SEEDS").unwrap_or(SEEDS);
+    let seeds = number("FRAZIL_SEEDS").unwrap_or(SEEDS_PER_RULE);
     let needed = |rule: Rule| {
         rule::break_on_this_thread(Some(rule));
         let found = (0..seeds).find_map(|seed| {
