@@ -15,6 +15,7 @@
     dead_code,
     reason = "a bench, over a part of the tests' harness"
 )]
+#![allow(clippy::unchecked_time_subtraction, clippy::zombie_processes, reason = "times go forward; wait4 waits")]
 
 #[path = "../../tests/it/avro.rs"]
 mod avro;
