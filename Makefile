@@ -17,7 +17,8 @@ demo: ## build Frazil and run its demo: nothing else needs to be installed
 test: ## install or fetch what the tests need, then run all of them: unit, simulation, integration
 	@$(SETUP) build
 	@$(SETUP) test
-	$(CARGO) test --features testing --lib --test it
+	$(CARGO) test --features testing --lib
+	$(CARGO) test --features testing --test it -- --test-threads=4 # they wait more than they compute
 
 bench: ## build for release and measure against a real broker and registry: prints each figure as a ratio
 	@$(SETUP) build
