@@ -31,6 +31,8 @@ fn a_table_made_with_other_settings_refuses_and_the_others_go_on() {
         {"topic": topics[1], "table": "settings.kept", "value": {"format": "string"}},
     ]);
     let mut config = lake.config(kafka, registry, "settings", &tables);
+    // Killed members of the group are forgotten soon.
+    config["kafka"]["properties"] = json!({"session.timeout.ms": "6000"});
     Frazil::until_caught_up(&lake.dir, &config, DEADLINE);
     send();
     let verify = |topic, table, rows| {
