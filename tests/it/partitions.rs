@@ -92,11 +92,7 @@ fn partitioned(name: &str, rows: i64, tables: &[(&str, Value)]) -> Vec<Value> {
             let output = verify.python(script, &[]);
             assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
             let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-            let faults: Vec<&str> = found["faults"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-            // DuckDB 1.5.5 rounds times before 1970 towards zero where it prunes by them, and so misses rows that
-            // PyIceberg, asked the same of the same files, finds.
-            let ours = faults.iter().filter(|fault| !(fault.starts_with("duckdb:") && fault.contains("('19")));
-            assert_eq!(ours.count(), 0, "{script} on {name}: {faults:?}");
+            assert_eq!(found["faults"], json!([]), "{script} on {name}");
             found
         };
         if rows <= 200 {
@@ -108,7 +104,7 @@ fn partitioned(name: &str, rows: i64, tables: &[(&str, Value)]) -> Vec<Value> {
 }
 
 #[test]
-#[ignore = "fifteen tables with every filter take minutes: split it, then run it always"]
+#[ignore = "takes minutes, and fails: DuckDB misses a row before 1970 by day that PyIceberg finds; to be explained"]
 fn every_transform_gives_the_values_that_pyiceberg_gives() {
     let by = |fields: &[&str]| json!({"partition_by": fields});
     let tables = [
