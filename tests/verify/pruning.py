@@ -71,17 +71,31 @@ def pyiceberg_faults(table, columns):
                 yield f"pyiceberg: {expression}: {found} rows of {expected}"
 
 
+def misread_by_duckdb(table):
+    """Columns by whose partition values DuckDB 1.5 leaves out files that it should read.
+
+    It hashes a uuid in its own byte order, and rounds days before 1970 up. That the values themselves are right,
+    `partitions.py` shows by PyIceberg's transforms.
+    """
+    for field in table.spec().fields:
+        source = table.schema().find_field(field.source_id)
+        kind, transform = str(source.field_type), str(field.transform)
+        if (kind == "uuid" and transform.startswith("bucket")) or (kind.startswith("timestamp") and transform == "day"):
+            yield source.name
+
+
 def main():
     options = verify.arguments()
     tables = lake.Lake(options.catalog, options.s3)
     found = tables.find(options.table)
     table = tables._pyiceberg(found)
+    misread = set(misread_by_duckdb(table))
     primitive = [f for f in table.schema().fields if f.field_type.is_primitive and f.name not in options.ignore]
     columns = [field.name for field in primitive]
     bounded, tasks = set(), list(table.scan().plan_files())
     for task in tasks:
         bounded |= {f.name for f in primitive if task.file.lower_bounds.get(f.field_id) is not None and task.file.upper_bounds.get(f.field_id) is not None}
-    faults = [*duckdb_faults(tables, found, columns), *pyiceberg_faults(table, columns)]
+    faults = [*duckdb_faults(tables, found, [name for name in columns if name not in misread]), *pyiceberg_faults(table, columns)]
     required = [f.name for f in table.schema().fields if f.required]
     print(json.dumps({"files": len(tasks), "unbounded": sorted(set(columns) - bounded), "required": required, "faults": faults}))
 
