@@ -8,13 +8,13 @@
 //! The core (`model`, `decode`, `pipeline` without its driver) does no I/O: it builds and tests with
 //! `--no-default-features`. Feature gates live in this file only.
 
-#[cfg(all(feature = "kafka", feature = "lake", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "http"))]
 pub mod app;
-#[cfg(all(feature = "kafka", feature = "lake", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "http"))]
 pub mod cli;
 pub mod config;
 pub mod decode;
-#[cfg(all(feature = "kafka", feature = "lake", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "http"))]
 pub mod demo;
 pub mod error;
 #[cfg(feature = "http")]
@@ -27,9 +27,12 @@ pub mod lake;
 pub mod model;
 pub mod pipeline;
 pub mod ports;
+#[cfg(feature = "query")]
+pub mod query;
 pub mod registry;
 pub mod rule;
 pub mod runtime;
+pub mod seam;
 pub mod telemetry;
 #[cfg(all(feature = "lake", any(test, feature = "testing")))]
 pub mod testing;

@@ -2,11 +2,16 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -18,6 +23,7 @@ use crate::model::ledger::{Advances, Ledger, Position};
 use crate::model::offsets::NextOffset;
 use crate::model::raw::RawBatch;
 use crate::model::schema::TableSchema;
+use crate::model::version::{AsOf, Consistency, SnapshotAt};
 
 /// Bytes taken from a budget; they are given back when it is dropped.
 pub type Charge = Box<dyn Any + Send>;
@@ -228,6 +234,8 @@ pub struct TableState {
     pub uuid: Uuid,
     /// The current snapshot of `main`.
     pub snapshot_id: Option<i64>,
+    /// The number of the newest change; grows with each snapshot.
+    pub sequence_number: i64,
     /// The current schema.
     pub schema: Arc<TableSchema>,
     /// Where to go on.
@@ -325,14 +333,15 @@ pub enum CommitOutcome {
     Outdated(TableState),
 }
 
-/// Writes rows of one table into files; used by one task at a time.
+/// Writes rows of one table into files; used by one task at a time. Dropping it gives up: unfinished uploads are
+/// aborted, and files that are complete are orphans.
 #[async_trait]
 pub trait FileWriter: Send {
     /// Takes rows in the schema that the writer was made for. Returns when they are encoded or buffered within the
     /// writer's budget; may wait for uploads.
     ///
     /// # Errors
-    /// `Unavailable` where the store does not take the bytes; the writer is then useless and is to be aborted.
+    /// `Unavailable` where the store does not take the bytes; the writer is then useless and is to be dropped.
     async fn write(&mut self, rows: RecordBatch) -> Result<()>;
 
     /// Completes all files.
@@ -340,9 +349,6 @@ pub trait FileWriter: Send {
     /// # Errors
     /// As [`FileWriter::write`].
     async fn finish(self: Box<Self>) -> Result<Vec<WrittenFile>>;
-
-    /// Gives up: unfinished uploads are aborted; files already complete are deleted, since nothing refers to them.
-    async fn abort(self: Box<Self>);
 
     /// Bytes of its files so far, complete or not, those waiting to be encoded included.
     fn file_bytes(&self) -> u64;
@@ -382,4 +388,117 @@ pub trait Lake: Send + Sync {
     /// `Unavailable` or `Denied` where it was certainly never applied and may be tried again as it is; `Corrupt`
     /// where the table was replaced, vanished or was rolled back.
     async fn commit(&self, request: &CommitRequest) -> Result<CommitOutcome>;
+}
+
+/// A snapshot, for people and metadata tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotSummary {
+    /// Its id.
+    pub id: i64,
+    /// The one before it.
+    pub parent_id: Option<i64>,
+    /// When it was made, milliseconds since the epoch.
+    pub time_ms: i64,
+    /// `append`, `replace`, `overwrite` or `delete`.
+    pub operation: String,
+    /// Rows added.
+    pub added_rows: u64,
+    /// Data files added.
+    pub added_files: u64,
+    /// Rows after it, `None` where its writer gave no count.
+    pub rows: Option<u64>,
+    /// True where it is in `main`'s history.
+    pub on_main: bool,
+}
+
+/// Tables, as readers see them.
+#[async_trait]
+pub trait LakeReader: Send + Sync {
+    /// All tables, by name.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    async fn tables(&self) -> Result<Vec<TableName>>;
+
+    /// The table at one of its snapshots; `None` where the catalog answers that there is no such table.
+    ///
+    /// # Errors
+    /// As [`LakeReader::tables`]; `InvalidRequest` where it has no such snapshot, `Corrupt` where its metadata cannot
+    /// be understood.
+    async fn at(&self, table: &TableName, at: SnapshotAt) -> Result<Option<TableState>>;
+
+    /// The live data files of that state's snapshot, a list for each manifest.
+    ///
+    /// # Errors
+    /// As [`LakeReader::at`]; `Corrupt` where the snapshot has expired, or has delete files.
+    async fn files(&self, of: &TableState) -> Result<Vec<Arc<Vec<WrittenFile>>>>;
+
+    /// All retained snapshots, the newest first.
+    ///
+    /// # Errors
+    /// As [`LakeReader::at`].
+    async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotSummary>>;
+
+    /// Ranges of a file's bytes, in their order.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`; `Corrupt` where the file is gone.
+    async fn read(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>>;
+}
+
+/// A query, and what it may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlRequest {
+    /// One statement that reads.
+    pub sql: String,
+    /// What it sees.
+    pub consistency: Consistency,
+    /// What it may use.
+    pub limits: SqlLimits,
+}
+
+/// Bounds of one query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqlLimits {
+    /// Rows given; the answer says where there were more.
+    pub rows: u64,
+    /// Memory for sorting, grouping and joining, beyond which it spills or fails.
+    pub memory_bytes: usize,
+    /// Bytes of data files that it may read.
+    pub scanned_bytes: u64,
+    /// Time until its last row.
+    pub time: Duration,
+}
+
+/// A query's answer, as it comes.
+pub struct SqlAnswer {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Rows. An error ends them.
+    pub rows: BoxStream<'static, Result<RecordBatch>>,
+    /// How far the answer reaches, for each table in it.
+    pub as_of: BTreeMap<TableName, AsOf>,
+    /// What it used; complete once the rows have ended.
+    pub used: Arc<SqlUse>,
+}
+
+/// What a query has used so far.
+#[derive(Debug, Default)]
+pub struct SqlUse {
+    /// Bytes of data files read, footers included.
+    pub scanned_bytes: AtomicU64,
+    /// True where rows were left out by [`SqlLimits::rows`].
+    pub truncated: AtomicBool,
+}
+
+/// SQL over tables and their tails.
+#[async_trait]
+pub trait Sql: Send + Sync {
+    /// Plans a query and begins it. Dropping the answer stops it.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where it is no single reading statement, or names what is not there, with what is nearest;
+    /// `Unavailable` where a fresh view or the store cannot be had in time; later, from the rows, also `InvalidRequest`
+    /// for a limit that was met.
+    async fn query(&self, request: SqlRequest) -> Result<SqlAnswer>;
 }

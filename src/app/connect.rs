@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::views::TableViews;
 use crate::config::choices as words;
 use crate::config::fields::{Compression, Start};
 use crate::config::resolve::{CatalogKind, Config, RegistryAuth, ServerConfig};
@@ -18,7 +19,8 @@ use crate::lake::storage::{StorageOptions, Stores};
 use crate::lake::{IcebergLake, LakeOptions};
 use crate::pipeline::driver::TableSpec;
 use crate::pipeline::event::{OnError, OnGap, OnTopicChange, Settings, StartAt};
-use crate::ports::Registry;
+use crate::ports::{Registry, SqlLimits};
+use crate::query::{self, SqlEngine};
 use crate::registry;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
@@ -32,6 +34,15 @@ const IDENTITY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10
 const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 /// Time limit of a request to the schema registry.
 const REGISTRY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Queries that run at once; others wait for a turn.
+const QUERIES_AT_ONCE: usize = 8;
+/// Rows that one query gives at most.
+const SQL_ROWS_MAX: u64 = 1_000_000;
+/// Bytes of data files that one query reads at most.
+const SQL_SCANNED_BYTES_MAX: u64 = 1 << 40;
+/// How long one query may take.
+const SQL_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The catalog, and the stores that its tables lie in. Nothing is connected yet.
 ///
@@ -59,8 +70,9 @@ pub fn lake(
     compute: &Compute,
     clock: &Clock,
 ) -> IcebergLake {
+    let writer_bytes = shares(config.memory_budget, config.tables.len()).writer_bytes;
     let keep_snapshots = usize::try_from(config.maintenance.keep_snapshots).unwrap_or(usize::MAX);
-    IcebergLake::new(catalog, stores, compute.clone(), clock.clone(), &LakeOptions { keep_snapshots })
+    IcebergLake::new(catalog, stores, compute.clone(), clock.clone(), &LakeOptions { keep_snapshots, writer_bytes })
 }
 
 /// The shares of the memory budget.
@@ -70,6 +82,14 @@ pub struct Shares {
     pub fetch_bytes: usize,
     /// Raw batches of one table, until they are written.
     pub raw_bytes: usize,
+    /// One table's open files.
+    pub writer_bytes: usize,
+    /// Decoded batches that wait for their commit to be seen, all tables together.
+    pub tail_bytes: usize,
+    /// What one query may use for sorting, grouping and joining.
+    pub query_bytes: usize,
+    /// Footers of data files that queries keep.
+    pub footer_bytes: usize,
 }
 
 /// How a budget of `memory` bytes is shared among `tables`. The rest is what decoding, open files and uploads take:
@@ -77,7 +97,63 @@ pub struct Shares {
 #[must_use]
 pub fn shares(memory: usize, tables: usize) -> Shares {
     const LEAST_RAW: usize = 1 << 20;
-    Shares { fetch_bytes: memory / 8, raw_bytes: (memory / 8 / tables.max(1)).max(LEAST_RAW) }
+    const LEAST_WRITER: usize = 2 << 20;
+    Shares {
+        // librdkafka counts payloads and keeps some 400 bytes more of each message.
+        fetch_bytes: memory / 32,
+        raw_bytes: (memory / 8 / tables.max(1)).max(LEAST_RAW),
+        writer_bytes: (memory / 6 / tables.max(1)).max(LEAST_WRITER),
+        tail_bytes: memory / 4,
+        query_bytes: memory / 2,
+        footer_bytes: memory / 32,
+    }
+}
+
+/// SQL over the tables.
+///
+/// # Errors
+/// `Unavailable` where the system gives no more threads.
+pub fn sql(
+    config: &Config,
+    views: Arc<TableViews<IcebergLake>>,
+    lake: Arc<IcebergLake>,
+    clock: &Clock,
+) -> Result<SqlEngine> {
+    let options = query::Options {
+        threads: threads(config),
+        queries: QUERIES_AT_ONCE,
+        footer_bytes: shares(config.memory_budget, config.tables.len()).footer_bytes,
+        namespace: config.namespace.clone(),
+    };
+    SqlEngine::new(options, views, lake, clock.clone())
+}
+
+/// SQL over what the catalog has, without a service, and what one query may use.
+///
+/// # Errors
+/// As [`open_catalog`] and [`sql`].
+pub fn offline_sql(config: &Config, clock: Clock) -> Result<(SqlEngine, SqlLimits)> {
+    let (catalog, stores) = open_catalog(config, &clock)?;
+    let lake = Arc::new(lake(config, catalog, stores, &Compute::inline(), &clock));
+    let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
+    Ok((sql(config, views, lake, &clock)?, sql_limits(config)))
+}
+
+/// What one query may use.
+#[must_use]
+pub fn sql_limits(config: &Config) -> SqlLimits {
+    SqlLimits {
+        rows: SQL_ROWS_MAX,
+        memory_bytes: shares(config.memory_budget, config.tables.len()).query_bytes,
+        scanned_bytes: SQL_SCANNED_BYTES_MAX,
+        time: SQL_TIME_MAX,
+    }
+}
+
+/// Threads for work that keeps a core busy.
+#[must_use]
+pub fn threads(config: &Config) -> usize {
+    config.compute_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(2)
 }
 
 /// The Kafka client's options.

@@ -5,14 +5,16 @@ pub mod connect;
 mod demo;
 mod lag;
 mod service;
+mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use connect::{kafka_options, open_catalog, registry, table_spec};
+pub use connect::{kafka_options, offline_sql, open_catalog, registry, table_spec};
 pub use demo::{DemoNews, DemoRunOptions, demo};
 pub use service::{Service, TableHandle};
+pub use views::TableViews;
 
 use crate::config::{Config, process_env};
 use crate::error::{Error, Result};

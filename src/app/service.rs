@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::connect;
 use super::lag;
+use super::views::TableViews;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Server};
@@ -22,6 +23,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::task::{self, Task, TaskKind};
+use crate::seam::Seam;
 use crate::telemetry::health::{Health, TableHealth};
 use crate::telemetry::metrics::Metrics;
 
@@ -47,6 +49,8 @@ pub struct Service {
     health: Health,
     metrics: Metrics,
     lake: Arc<IcebergLake>,
+    views: Arc<TableViews<IcebergLake>>,
+    tail: Budget,
     registry: Option<Arc<dyn Registry>>,
     kafka: Kafka,
     tables: BTreeMap<TableName, TableHandle>,
@@ -70,17 +74,22 @@ impl Service {
     /// # Errors
     /// `InvalidConfig` where something cannot be as configured, the address in use included.
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
-        let threads = config.compute_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
-        let compute = Compute::pool(threads.unwrap_or(2))?;
+        let compute = Compute::pool(connect::threads(&config))?;
         let health = Health::new();
         let metrics = Metrics::new(health.clone());
+        let (catalog, stores) = connect::open_catalog(&config, &clock)?;
+        let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
+        let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
+        let sql = connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?;
+        let routes = http::operations(health.clone(), metrics.clone())
+            .merge(http::sql::routes(Arc::new(sql), connect::sql_limits(&config)));
         let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
-        let server = Server::bind(&options, http::operations(health.clone(), metrics.clone()), clock.clone()).await?;
+        let server = Server::bind(&options, routes, clock.clone()).await?;
         let (listen, listener_tls) = (server.local_addr(), server.tls());
         let listener_stop = Shutdown::new();
         let listener = task::spawn(TaskKind::Server, "listener", server.serve(listener_stop.clone()));
-        let (catalog, stores) = connect::open_catalog(&config, &clock)?;
-        let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
+        let tail = Budget::new("tail", connect::shares(config.memory_budget, config.tables.len()).tail_bytes);
+        metrics.watch_budget(&tail);
         let registry = connect::registry(&config, &clock)?;
         let kafka = Kafka::open(&connect::kafka_options(&config, config.tables.len()), clock.clone())?;
         tracing::info!(%listen, tables = config.tables.len(), "started");
@@ -91,6 +100,8 @@ impl Service {
             health,
             metrics,
             lake,
+            views,
+            tail,
             registry,
             kafka,
             tables: BTreeMap::new(),
@@ -122,6 +133,7 @@ impl Service {
         let id = source.id();
         let source: Arc<dyn Source> = source;
         let metrics = self.metrics.table(&name);
+        let seam = Seam::new(self.tail.clone());
         let ports = Ports {
             source: Arc::clone(&source),
             registry: self.registry.clone(),
@@ -130,6 +142,7 @@ impl Service {
             compute: self.compute.clone(),
             health: self.health.clone(),
             metrics: Arc::clone(&metrics),
+            seam: Some(seam.clone()),
         };
         self.health.set_table(&name, TableHealth::Starting);
         let (sender, state) = watch::channel(None);
@@ -138,6 +151,7 @@ impl Service {
         let driver = task::spawn(TaskKind::Table, name.to_string(), run);
         let watch = lag::watch(Arc::clone(&source), state.clone(), metrics, self.clock.clone());
         let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
+        self.views.add(&name, seam);
         self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag });
         Ok(())
     }
@@ -170,6 +184,7 @@ impl Service {
             let timeout = self.config.shutdown_timeout;
             stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
             self.health.remove_table(&name);
+            self.views.remove(&name);
             self.metrics.remove_table(&name);
         }
         for (name, spec) in wanted {

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod progress;
 mod run;
+mod sql;
 mod status;
 mod tables;
 mod token;
@@ -67,6 +68,8 @@ enum Command {
     Check(check::Args),
     /// Show how far each table is
     Status(status::Args),
+    /// Ask with SQL: what is committed and what has come since
+    Sql(sql::Args),
     /// Look at tables, and lift what stops them
     Tables(tables::Args),
     /// Show what the configuration can hold
@@ -129,6 +132,10 @@ fn execute(args: Args) -> Result<u8> {
         Command::Status(args) => {
             start_log(LogFormat::Text, QUIET)?;
             in_runtime(status::execute(args, json))
+        }
+        Command::Sql(args) => {
+            start_log(LogFormat::Text, QUIET)?;
+            in_runtime(sql::execute(args, json))
         }
         Command::Tables(args) => {
             start_log(LogFormat::Text, QUIET)?;

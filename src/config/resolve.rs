@@ -31,6 +31,8 @@ pub struct Config {
     pub storage: BTreeMap<String, Secret>,
     /// The tables, as written; may be empty, see [`Config::require_tables`].
     pub tables: Vec<TableConfig>,
+    /// The namespace of names without one.
+    pub namespace: String,
     /// How tables are kept healthy.
     pub maintenance: MaintenanceConfig,
     /// The HTTP listener.
@@ -253,6 +255,7 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
         catalog: resolve_catalog(&written.catalog.clone().unwrap_or_default())?,
         storage: present(written.storage.as_ref()),
         tables,
+        namespace: written.defaults.as_ref().and_then(|defaults| defaults.namespace.clone()).unwrap_or_else(|| "lake".to_owned()),
         maintenance: resolve_maintenance(&written.maintenance.clone().unwrap_or_default())?,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
         memory_budget,

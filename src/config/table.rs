@@ -16,14 +16,11 @@ use super::settings::{Defaults, KeySettings, TableSettings};
 use super::units::{Number, Size, Span};
 use crate::error::Result;
 use crate::model::ids::TableName;
+use crate::model::mapping::PREFIX;
 use crate::ports::PartitionField;
 
 /// Table properties with this beginning belong to Frazil.
 pub const RESERVED_PREFIX: &str = "frazil.";
-
-/// Beginning of the table properties that hold the mapping.
-pub const MAPPING_PREFIX: &str = "frazil.mapping.";
-
 /// Changes when the same options come to mean other columns.
 const MAPPING_VERSION: &str = "1";
 
@@ -142,28 +139,9 @@ impl TableConfig {
             ("sort_by", joined(&self.sort_by)),
         ]
         .into_iter()
-        .map(|(name, value)| (format!("{MAPPING_PREFIX}{name}"), value))
+        .map(|(name, value)| (format!("{PREFIX}{name}"), value))
         .collect()
     }
-}
-
-/// What differs between the mapping in a table's properties and the one wanted, a line for people each. Both may hold
-/// other properties; they are ignored.
-#[must_use]
-pub fn mapping_difference(stored: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
-    let names: std::collections::BTreeSet<&str> =
-        stored.keys().chain(wanted.keys()).filter_map(|name| name.strip_prefix(MAPPING_PREFIX)).collect();
-    let show = |properties: &BTreeMap<String, String>, name: &str| {
-        properties
-            .get(&format!("{MAPPING_PREFIX}{name}"))
-            .map_or_else(|| "nothing".to_owned(), |value| format!("`{value}`"))
-    };
-    names
-        .into_iter()
-        .map(|name| (name, show(stored, name), show(wanted, name)))
-        .filter(|(_, was, is)| was != is)
-        .map(|(name, was, is)| format!("`{name}`: the table was made with {was}, the configuration has {is}"))
-        .collect()
 }
 
 /// `tables[index]` as meant.

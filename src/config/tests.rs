@@ -7,9 +7,10 @@ use url::Url;
 use super::choices::{KeyColumns, MetadataNames, OnError, Scope, TimeAs};
 use super::fields::{Start, TokenHash};
 use super::resolve::{CatalogKind, RegistryAuth};
-use super::table::{KeyFormat, mapping_difference};
+use super::table::KeyFormat;
 use super::*;
 use crate::error::ErrorKind;
+use crate::model::mapping::difference;
 use crate::ports::{PartitionField, Transform};
 
 const LEAST: &str = "kafka: {bootstrap_servers: b:9092}\ncatalog: {uri: 'sqlite://c.db', warehouse: /w}\n";
@@ -405,17 +406,16 @@ fn a_changed_mapping_is_told_and_other_changes_are_not() {
     assert_eq!(stored["frazil.mapping.version"], "1");
     assert_eq!(stored["frazil.mapping.partition_by"], "day(ts)");
     assert_eq!(
-        mapping_difference(&stored, &mapping("partition_by: ['day(ts)'], commit_interval: 1s, on_error: skip")),
+        difference(&stored, &mapping("partition_by: ['day(ts)'], commit_interval: 1s, on_error: skip")),
         Vec::<String>::new()
     );
     let mut properties = stored.clone();
     properties.insert("owner".to_owned(), "me".to_owned());
     properties.remove("frazil.mapping.sort_by");
     assert_eq!(
-        mapping_difference(&properties, &mapping("partition_by: [day(ts), 'bucket(4, id)'], time_as: time")),
+        difference(&properties, &mapping("partition_by: [day(ts), 'bucket(4, id)'], time_as: time")),
         [
             "`partition_by`: the table was made with `day(ts)`, the configuration has `day(ts), bucket(4, id)`",
-            "`sort_by`: the table was made with nothing, the configuration has ``",
             "`time_as`: the table was made with `long`, the configuration has `time`",
         ]
     );

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod error;
 mod operations;
 pub mod server;
+pub mod sql;
 pub mod tls;
 
 pub use operations::operations;

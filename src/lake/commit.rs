@@ -303,6 +303,7 @@ pub(super) fn state(table: &TableName, metadata: &TableMetadata) -> Result<Table
         table: table.clone(),
         uuid: metadata.uuid(),
         snapshot_id: metadata.current_snapshot_id(),
+        sequence_number: metadata.last_sequence_number(),
         schema: Arc::new(from_iceberg_schema(metadata.current_schema())?),
         recovery: progress::recovery(&table.to_string(), metadata)?,
         rows: metadata.current_snapshot().and_then(|snapshot| number(snapshot, "total-records")).unwrap_or(0),
@@ -311,7 +312,7 @@ pub(super) fn state(table: &TableName, metadata: &TableMetadata) -> Result<Table
     })
 }
 
-fn number<T: std::str::FromStr>(snapshot: &SnapshotRef, key: &str) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(snapshot: &SnapshotRef, key: &str) -> Option<T> {
     snapshot.summary().additional_properties.get(key)?.parse().ok()
 }
 

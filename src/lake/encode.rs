@@ -22,8 +22,6 @@ use crate::error::{Error, Result};
 use crate::model::file::ColumnStats;
 use crate::model::schema::{Field, Type};
 
-/// Encoded bytes of an open row group at which it is closed: what one open file keeps in memory.
-const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Characters, or bytes, that a bound in the manifest keeps: Iceberg's `truncate(16)`.
 const BOUND_LENGTH: usize = 16;
 /// Values looked at to decide whether a column gets a dictionary.
@@ -37,6 +35,8 @@ pub(super) struct Encoder {
     file: SerializedFileWriter<Sink>,
     factory: ArrowRowGroupWriterFactory,
     sink: Sink,
+    /// Encoded bytes of the open row group at which it is closed: what one open file keeps in memory.
+    row_group_bytes: usize,
     columns: Vec<ArrowColumnWriter>,
     row_groups: usize,
     rows: u64,
@@ -67,7 +67,7 @@ pub(super) struct Footer {
 
 impl Encoder {
     /// An encoder for rows like `sample`, which decides about dictionaries.
-    pub(super) fn new(sample: &RecordBatch, compression: Compression) -> Result<Self> {
+    pub(super) fn new(sample: &RecordBatch, compression: Compression, row_group_bytes: usize) -> Result<Self> {
         let arrow = sample.schema();
         let broken = |e: ParquetError| Error::bug("begin Parquet file").with_source(e);
         let descriptor = ArrowSchemaConverter::new().schema_root("table").convert(&arrow).map_err(broken)?;
@@ -87,7 +87,7 @@ impl Encoder {
         let root = descriptor.root_schema_ptr();
         let file = SerializedFileWriter::new(sink.clone(), root, Arc::new(properties.build())).map_err(broken)?;
         let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&arrow));
-        Ok(Self { arrow, file, factory, sink, columns: Vec::new(), row_groups: 0, rows: 0 })
+        Ok(Self { arrow, file, factory, sink, row_group_bytes, columns: Vec::new(), row_groups: 0, rows: 0 })
     }
 
     /// Encodes rows; side by side for each top-level column where `parallel`.
@@ -114,7 +114,7 @@ impl Encoder {
             work.into_iter().try_for_each(encode).map_err(broken)?;
         }
         self.rows += rows.num_rows() as u64;
-        if self.open_bytes() >= ROW_GROUP_BYTES {
+        if self.open_bytes() >= self.row_group_bytes {
             self.close_row_group(parallel)?;
         }
         Ok(())

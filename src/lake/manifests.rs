@@ -86,7 +86,8 @@ impl Manifests {
         lists.insert(list.location.clone(), Arc::clone(&list.manifests));
     }
 
-    async fn list(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Arc<Vec<ManifestFile>>> {
+    /// The manifests of a snapshot.
+    pub(super) async fn list(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Arc<Vec<ManifestFile>>> {
         let location = snapshot.manifest_list();
         let known = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location).cloned();
         if let Some(known) = known {

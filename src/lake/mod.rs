@@ -6,6 +6,7 @@ mod encode;
 pub mod inspect;
 mod manifests;
 pub mod progress;
+mod read;
 mod resume;
 pub mod schema;
 pub mod storage;

@@ -64,8 +64,21 @@ pub fn summary(progress: &Progress) -> HashMap<String, String> {
 
 /// The snapshots from `main`'s current one back, as far as they are retained.
 pub fn ancestry(metadata: &TableMetadata) -> impl Iterator<Item = &SnapshotRef> {
-    let parent = |snapshot: &&SnapshotRef| metadata.snapshot_by_id(snapshot.parent_snapshot_id()?);
-    std::iter::successors(metadata.current_snapshot(), parent)
+    metadata.current_snapshot().into_iter().flat_map(|current| back_from(metadata, current))
+}
+
+/// A snapshot and those before it, as far as they are retained.
+pub fn back_from<'a>(metadata: &'a TableMetadata, snapshot: &'a SnapshotRef) -> impl Iterator<Item = &'a SnapshotRef> {
+    let parent = |snapshot: &&'a SnapshotRef| metadata.snapshot_by_id(snapshot.parent_snapshot_id()?);
+    std::iter::successors(Some(snapshot), parent)
+}
+
+/// The progress that a snapshot stands at; `None` where it and those before it say none.
+///
+/// # Errors
+/// `Corrupt` where a ledger cannot be read.
+pub fn progress_at(metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Option<Progress>> {
+    back_from(metadata, snapshot).find_map(|snapshot| read_summary(snapshot).transpose()).transpose()
 }
 
 /// True where a snapshot of `main`'s retained history was made by that commit.

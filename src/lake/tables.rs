@@ -13,6 +13,7 @@ use iceberg::{TableCreation, TableRequirement, TableUpdate};
 use super::catalog::{Applied, Catalog, LoadedTable, TableChange};
 use super::commit::{Committer, state};
 use super::manifests::Manifests;
+use super::read::FileCache;
 use super::schema::{from_iceberg_schema, merged, to_iceberg_schema};
 use super::storage::{Stores, from_iceberg};
 use super::writer::{TableWriter, WriterOptions};
@@ -31,14 +32,18 @@ use crate::runtime::compute::Compute;
 pub struct LakeOptions {
     /// Snapshots to keep; ingestion drops the oldest once there are twice as many.
     pub keep_snapshots: usize,
+    /// Memory of one table's writer; a commit under way and the next one's files may each have as much.
+    pub writer_bytes: usize,
 }
 
 /// Iceberg tables of one catalog.
 pub struct IcebergLake {
     pub(super) committer: Committer,
     compute: Compute,
+    writer_bytes: usize,
     /// The newest metadata seen of each table, for writers.
     seen: Mutex<HashMap<TableName, TableMetadataRef>>,
+    pub(super) files: FileCache,
 }
 
 impl IcebergLake {
@@ -54,7 +59,13 @@ impl IcebergLake {
         let manifests = Manifests::new(stores.file_io());
         let keep_snapshots = options.keep_snapshots.max(1);
         let committer = Committer { catalog, stores, manifests, clock, keep_snapshots };
-        Self { committer, compute, seen: Mutex::default() }
+        Self { committer, compute, writer_bytes: options.writer_bytes, seen: Mutex::default(), files: FileCache::default() }
+    }
+
+    /// The newest metadata seen of a table, where it has that snapshot.
+    pub(super) fn seen_with(&self, table: &TableName, snapshot_id: i64) -> Option<TableMetadataRef> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(table).filter(|metadata| metadata.snapshot_by_id(snapshot_id).is_some()).cloned()
     }
 
     fn saw(&self, table: &TableName, loaded: &LoadedTable) -> Result<TableState> {
@@ -118,6 +129,7 @@ impl Lake for IcebergLake {
             id: self.committer.clock.fresh_id(),
             stores: self.committer.stores.clone(),
             compute: self.compute.clone(),
+            memory_bytes: self.writer_bytes,
         };
         Ok(Box::new(TableWriter::new(&metadata, options)?))
     }

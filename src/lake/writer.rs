@@ -22,12 +22,8 @@ use crate::model::schema::TableSchema;
 use crate::ports::FileWriter;
 use crate::runtime::compute::Compute;
 
-/// Rows of a partitioned or sorted table are gathered up to that many bytes, then split and sorted together.
-const GATHER_BYTES: usize = 24 << 20;
 /// Files open at once; beyond it the one that has waited longest is completed.
 const OPEN_FILES_MAX: usize = 16;
-/// All open files together keep that many bytes; beyond it the largest is completed.
-const OPEN_BYTES_MAX: usize = 48 << 20;
 /// Encoded bytes that are handed to the upload at once.
 const HAND_OVER_BYTES: usize = 1 << 20;
 
@@ -39,6 +35,9 @@ pub(super) struct WriterOptions {
     pub(super) id: Uuid,
     pub(super) stores: Stores,
     pub(super) compute: Compute,
+    /// What the writer may keep in memory: a third is one file's open row group, half is all open files, a quarter is
+    /// rows of a partitioned or sorted table that are gathered to be split and sorted together.
+    pub(super) memory_bytes: usize,
 }
 
 /// Writes one table's rows; see [`FileWriter`].
@@ -146,7 +145,7 @@ impl TableWriter {
             self.files
         );
         self.files += 1;
-        let encoder = Encoder::new(sample, self.layout.compression)?;
+        let encoder = Encoder::new(sample, self.layout.compression, self.options.memory_bytes / 3)?;
         Ok(OpenFile { encoder, upload: None, path, partition, last_write: 0 })
     }
 
@@ -156,7 +155,7 @@ impl TableWriter {
             self.complete_one(oldest).await?;
         }
         while self.open.len() > 1
-            && self.open.values().map(|file| file.encoder.memory_bytes()).sum::<usize>() > OPEN_BYTES_MAX
+            && self.open.values().map(|file| file.encoder.memory_bytes()).sum::<usize>() > self.options.memory_bytes / 2
         {
             let largest =
                 self.open.iter().max_by_key(|(_, file)| file.encoder.memory_bytes()).map(|(key, _)| key.clone());
@@ -223,25 +222,13 @@ impl FileWriter for TableWriter {
         }
         self.gathered_bytes += rows.get_array_memory_size();
         self.gathered.push(rows);
-        if self.gathered_bytes >= GATHER_BYTES { self.flush().await } else { Ok(()) }
+        if self.gathered_bytes >= self.options.memory_bytes / 4 { self.flush().await } else { Ok(()) }
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Vec<WrittenFile>> {
         self.flush().await?;
         self.complete_all().await?;
         Ok(std::mem::take(&mut self.complete))
-    }
-
-    async fn abort(mut self: Box<Self>) {
-        for (_, file) in self.open.drain() {
-            if let Some(upload) = file.upload {
-                upload.abort().await;
-            }
-        }
-        for file in &self.complete {
-            // Best effort: what stays is an orphan that maintenance removes.
-            let _ = self.options.stores.delete(&file.path).await;
-        }
     }
 
     fn file_bytes(&self) -> u64 {

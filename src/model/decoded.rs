@@ -54,8 +54,6 @@ pub struct Reject {
 pub enum Reason {
     /// The registry answered that it knows no schema with the record's id.
     UnknownSchemaId,
-    /// The registry has no schema for the topic.
-    NoSuchSubject,
     /// The first byte is not the wire format's magic byte.
     BadMagicByte,
     /// The bytes end before the schema does, or go on behind it.
@@ -74,9 +72,8 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::UnknownSchemaId,
-        Self::NoSuchSubject,
         Self::BadMagicByte,
         Self::Truncated,
         Self::TypeMismatch,
@@ -91,7 +88,6 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownSchemaId => "unknown_schema_id",
-            Self::NoSuchSubject => "no_such_subject",
             Self::BadMagicByte => "bad_magic_byte",
             Self::Truncated => "truncated",
             Self::TypeMismatch => "type_mismatch",

@@ -4,6 +4,8 @@ pub mod decoded;
 pub mod file;
 pub mod ids;
 pub mod ledger;
+pub mod mapping;
 pub mod offsets;
 pub mod raw;
 pub mod schema;
+pub mod version;

@@ -1,4 +1,4 @@
-//! The two meanings of "offset", kept apart by type.
+//! Offsets as the ledger means them.
 
 use std::fmt;
 
@@ -9,26 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct NextOffset(pub i64);
 
-/// The offset of the last record of a run of records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LastOffset(pub i64);
-
-impl LastOffset {
-    /// The position just behind this record.
-    #[must_use]
-    pub fn next(self) -> NextOffset {
-        NextOffset(self.0 + 1)
-    }
-}
-
 impl fmt::Display for NextOffset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for LastOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -1,7 +1,5 @@
 //! A run of records of one partition as they came from the broker: one arena of bytes and an index over it.
 
-use std::sync::Arc;
-
 use super::ids::{Attempt, TopicPartition};
 use super::offsets::NextOffset;
 
@@ -142,9 +140,6 @@ impl<'a> Iterator for Headers<'a> {
         Some((key, (value_len >= 0).then_some(value)))
     }
 }
-
-/// Shared name of a topic, as batches carry it.
-pub type TopicName = Arc<str>;
 
 #[cfg(test)]
 mod tests {

@@ -97,7 +97,7 @@ impl Machine {
             Event::Surveyed(survey) => self.surveyed(&survey),
             Event::SurveyHalted(text) => {
                 self.looking = Looking::No;
-                self.stop_reading(Condition::Stopped(text));
+                self.start_over(Condition::Stopped(text));
             }
             Event::Polled { batch, source, attempt, first, next } => self.polled(batch, &source, attempt, first, next),
             Event::Eof { source, attempt, next } => self.eof(&source, attempt, next),
@@ -156,12 +156,6 @@ impl Machine {
         self.revokes.iter().map(|revoke| revoke.deadline).chain(due).chain(look).min()
     }
 
-    /// How the table is.
-    #[must_use]
-    pub fn condition(&self) -> &Condition {
-        &self.condition
-    }
-
     fn lane(&mut self, source: &TopicPartition, attempt: Attempt) -> Option<&mut Lane> {
         self.lanes
             .get_mut(source)
@@ -202,7 +196,7 @@ impl Machine {
             let text = format!(
                 "table `{table}` was replaced by another one (uuid {uuid}); restart frazil to take it as it is"
             );
-            return self.stop_reading(Condition::Stopped(text));
+            return self.start_over(Condition::Stopped(text));
         }
         self.uuid = Some(survey.state.uuid);
         if again {
@@ -228,8 +222,8 @@ impl Machine {
                 self.set(Condition::Waiting(On::Kafka, text));
                 self.look_later();
             }
-            Decision::Suspended(text) => self.stop_reading(Condition::Suspended(text)),
-            Decision::Halt(text) => self.stop_reading(Condition::Stopped(text)),
+            Decision::Suspended(text) => self.start_over(Condition::Suspended(text)),
+            Decision::Halt(text) => self.start_over(Condition::Stopped(text)),
         }
     }
 
@@ -415,7 +409,7 @@ impl Machine {
                 self.abandon();
                 self.look();
             }
-            CommitEnd::Halted(text) => self.stop_reading(Condition::Stopped(text)),
+            CommitEnd::Halted(text) => self.start_over(Condition::Stopped(text)),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 /// Pauses that double from `first` to `most`.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    first: Duration,
     most: Duration,
     next: Duration,
 }
@@ -14,7 +13,7 @@ impl Backoff {
     /// Pauses from `first`, doubling up to `most`.
     #[must_use]
     pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, next: first }
+        Self { most, next: first }
     }
 
     /// For services on a network: 100 ms to 10 s.
@@ -28,10 +27,5 @@ impl Backoff {
         let pause = self.next;
         self.next = (pause * 2).min(self.most);
         pause
-    }
-
-    /// Starts over, after a success.
-    pub fn reset(&mut self) {
-        self.next = self.first;
     }
 }

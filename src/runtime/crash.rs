@@ -11,8 +11,6 @@ pub const METADATA_WRITTEN: &str = "metadata-written";
 pub const REQUEST_SENT: &str = "request-sent";
 /// The catalog has applied the commit, nobody has acted on the answer.
 pub const ANSWER_RECEIVED: &str = "answer-received";
-/// The dead-letter table is committed, the main table is not (where the catalog cannot commit both at once).
-pub const DEAD_LETTERS_COMMITTED: &str = "dead-letters-committed";
 /// The start positions are resolved and not yet committed.
 pub const STARTS_RESOLVED: &str = "starts-resolved";
 /// The schema is evolved, no row uses it yet.
@@ -21,13 +19,12 @@ pub const SCHEMA_EVOLVED: &str = "schema-evolved";
 pub const REVOKE_ACKNOWLEDGED: &str = "revoke-acknowledged";
 
 /// All points, for tests that visit each.
-pub const ALL: [&str; 9] = [
+pub const ALL: [&str; 8] = [
     FILES_UPLOADED,
     MANIFEST_LIST_WRITTEN,
     METADATA_WRITTEN,
     REQUEST_SENT,
     ANSWER_RECEIVED,
-    DEAD_LETTERS_COMMITTED,
     STARTS_RESOLVED,
     SCHEMA_EVOLVED,
     REVOKE_ACKNOWLEDGED,

@@ -6,5 +6,6 @@ pub mod budget;
 pub mod clock;
 pub mod compute;
 pub mod crash;
+pub mod lane;
 pub mod shutdown;
 pub mod task;

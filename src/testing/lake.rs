@@ -161,10 +161,6 @@ impl Catalog for WatchedCatalog {
         answer
     }
 
-    fn commits_many(&self) -> bool {
-        true
-    }
-
     async fn list(&self) -> Result<Vec<TableName>> {
         self.faulty.list().await
     }
@@ -269,10 +265,6 @@ impl FileWriter for WatchedWriter {
         let files = self.writer.finish().await?;
         self.world.request("store").await?;
         Ok(files)
-    }
-
-    async fn abort(self: Box<Self>) {
-        self.writer.abort().await;
     }
 
     fn file_bytes(&self) -> u64 {

@@ -308,11 +308,12 @@ impl Simulation {
             table: self.spec.settings.table.clone(),
             asked: Arc::clone(&asked),
         };
-        let options = LakeOptions { keep_snapshots: self.scenario.keep_snapshots };
+        let options = LakeOptions { keep_snapshots: self.scenario.keep_snapshots, writer_bytes: 64 << 20 };
         let (stores, clock) = (self.stores.clone(), world.clock.clone());
         let lake = IcebergLake::new(Arc::new(catalog), stores, Compute::inline(), clock.clone(), &options);
         let lake = WatchedLake { lake, plain: self.catalog.clone(), world: Arc::clone(&world), name, asked };
         let ports = Ports {
+            seam: None,
             source: Arc::<Member>::clone(&member),
             registry: Some(Arc::new(WatchedRegistry(Arc::clone(&world)))),
             lake: Arc::new(lake),

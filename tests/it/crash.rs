@@ -39,8 +39,7 @@ enum Blow {
     Leave,
 }
 
-/// The points and how often each is met. `dead-letters-committed` is not among them: it lies only in commits to
-/// catalogs that cannot change two tables at once, and this catalog can.
+/// The points and how often each is met.
 const POINTS: [(&str, usize); 8] = [
     (STARTS_RESOLVED, 3),
     (FILES_UPLOADED, 5),

@@ -31,6 +31,7 @@ mod selftest;
 mod services;
 mod settings;
 mod smoke;
+mod sql;
 mod traffic;
 mod transactions;
 mod types;

@@ -103,6 +103,20 @@ impl Frazil {
         })
     }
 
+    /// Posts JSON to its listener; `None` while there is nobody listening.
+    pub fn post(&self, path: &str, body: &Value) -> Option<(u16, String)> {
+        self.post_as(path, body, "application/json")
+    }
+
+    /// As [`Frazil::post`], for an answer of that kind.
+    pub fn post_as(&self, path: &str, body: &Value, accept: &str) -> Option<(u16, String)> {
+        block_on(async {
+            let request = reqwest::Client::new().post(format!("{}{path}", self.url)).header("accept", accept);
+            let answer = request.json(body).send().await.ok()?;
+            Some((answer.status().as_u16(), answer.text().await.ok()?))
+        })
+    }
+
     /// The first figure of that name among the metrics whose labels have this text.
     pub fn metric(&self, name: &str, labels: &str) -> Option<u64> {
         let (_, text) = self.get("/metrics")?;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the machine ready, says what it does, and does nothing the second time.
-#   setup.sh build    what the build needs: cmake, a C and C++ compiler, pkg-config, OpenSSL and libcurl with headers
+#   setup.sh build    what the build needs: cmake, a C and C++ compiler, pkg-config, protoc, OpenSSL and libcurl with headers
 #   setup.sh test     also what the tests need: Maven, Java, Postgres, Python, Go, and through them Kafka, a schema
 #                     registry, an S3 server, a fault proxy, DuckDB and PyIceberg, below ${FRAZIL_TEST_CACHE:-~/.cache/frazil-test}
 #   setup.sh clean    removes all that is kept there
@@ -18,11 +18,13 @@ missing() { # build|test
 	cmake_() { have cmake; }
 	compiler() { have c++ && have cc && have make; }
 	pkgconfig() { have pkg-config; }
+	protoc_() { have protoc; }
 	openssl_() { have openssl && pkg-config --exists openssl 2>/dev/null; }
 	curl_() { pkg-config --exists libcurl 2>/dev/null; }
 	lacks cmake_ cmake cmake
 	lacks compiler build-essential gcc
 	lacks pkgconfig pkg-config pkgconf
+	lacks protoc_ protobuf-compiler protobuf
 	lacks openssl_ 'openssl libssl-dev' openssl@3
 	lacks curl_ libcurl4-openssl-dev curl
 	[[ $1 == test ]] || return 0

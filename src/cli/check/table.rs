@@ -7,11 +7,11 @@ use super::formats::{self, Chosen};
 use super::services::{States, Subjects};
 use crate::app;
 use crate::cli::topics::TopicNow;
-use crate::config::table::mapping_difference;
 use crate::config::{Config, TableConfig};
 use crate::decode::layout::extended;
 use crate::lake::inspect;
 use crate::model::ids::TopicPartition;
+use crate::model::mapping;
 use crate::model::schema::TableSchema;
 use crate::pipeline::driver::TableSpec;
 use crate::pipeline::event::Survey;
@@ -99,12 +99,7 @@ fn existing(
     topics: &BTreeMap<String, TopicNow>,
     chosen: Option<&(Chosen, Chosen)>,
 ) -> Check {
-    // Properties that only one side has say nothing: another tool may have made the table.
-    let mut stored = (*state.properties).clone();
-    stored.retain(|key, _| spec.properties.contains_key(key));
-    let mut wanted = spec.properties.clone();
-    wanted.retain(|key, _| stored.contains_key(key));
-    let differences = mapping_difference(&stored, &wanted);
+    let differences = mapping::difference(&state.properties, &spec.properties);
     if !differences.is_empty() {
         return Check::failed(name, differences.join("; "), "set it back, or write to another table");
     }

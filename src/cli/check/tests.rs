@@ -123,6 +123,7 @@ mod tables {
             table: "shop.orders".parse().unwrap(),
             uuid: Uuid::nil(),
             snapshot_id: Some(1),
+            sequence_number: 0,
             schema: Arc::new(TableSchema { schema_id: 0, fields }),
             recovery: Recovery::At(progress),
             rows: 50,

@@ -263,10 +263,6 @@ impl Catalog for MemoryCatalog {
         }
     }
 
-    fn commits_many(&self) -> bool {
-        true
-    }
-
     async fn list(&self) -> Result<Vec<TableName>> {
         self.read_fault("list").await?;
         Ok(self.state().tables.keys().cloned().collect())

@@ -61,14 +61,11 @@ pub trait Catalog: Send + Sync {
     /// As [`Catalog::load`]; `InvalidConfig` where the creation makes no valid table.
     async fn create(&self, table: &TableName, creation: TableCreation) -> Result<LoadedTable>;
 
-    /// Applies all changes or none. More than one only where [`Catalog::commits_many`].
+    /// Applies all changes or none.
     ///
     /// # Errors
     /// `Unavailable` or `Denied` only where certainly nothing was sent; `InvalidRequest` where updates do not apply.
     async fn commit(&self, changes: Vec<TableChange>) -> Result<Applied>;
-
-    /// True where [`Catalog::commit`] takes changes of several tables.
-    fn commits_many(&self) -> bool;
 
     /// All tables, by name.
     ///

@@ -26,7 +26,7 @@ struct World {
 }
 
 fn lake(catalog: &MemoryCatalog, stores: &Stores, clock: &Clock) -> IcebergLake {
-    let options = LakeOptions { keep_snapshots: 100 };
+    let options = LakeOptions { keep_snapshots: 100, writer_bytes: 64 << 20 };
     IcebergLake::new(Arc::new(catalog.clone()), stores.clone(), Compute::inline(), clock.clone(), &options)
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -162,6 +163,20 @@ impl Stores {
         let bytes = unless_missing(read.await).map_err(|e| from_store(format!("read file `{location}`"), e))?;
         self.inner.traffic.read(bytes.as_ref().map_or(0, Bytes::len));
         Ok(bytes)
+    }
+
+    /// Ranges of a file, in their order; neighbours are fetched together.
+    ///
+    /// # Errors
+    /// As [`Stores::read`]; `Corrupt` where there is no such file.
+    pub async fn read_ranges(&self, location: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let (store, path) = self.resolve(location).await?;
+        let read = store.get_ranges(&path, ranges).await.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => Error::corrupt(format!("file `{location}` is missing")),
+            error => from_store(format!("read file `{location}`"), error),
+        })?;
+        self.inner.traffic.read(read.iter().map(Bytes::len).sum());
+        Ok(read)
     }
 
     /// Writes a whole file at once, over an older one.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::decoded::{DecodedBatch, Reason, Reject};
 use crate::model::file::WrittenFile;
 use crate::model::ids::{CommitId, TopicPartition};
+use crate::model::mapping;
 use crate::model::schema::TableSchema;
 use crate::pipeline::event::{EpochId, OnError};
 use crate::ports::{CommitRequest, FileWriter, TableLayout, TableState};
@@ -124,7 +125,7 @@ impl EpochFiles {
 }
 
 fn dead_letter_layout(resolver: &Resolver) -> TableLayout {
-    let keep = |key: &&String| !key.starts_with(super::survey::MAPPING_PREFIX);
+    let keep = |key: &&String| !key.starts_with(mapping::PREFIX);
     let properties = &resolver.spec.properties;
     TableLayout {
         schema: dead_letters::table_schema(),

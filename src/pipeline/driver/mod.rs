@@ -38,6 +38,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
 use crate::runtime::shutdown::Shutdown;
+use crate::seam::{Seam, TailBatch};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::TableMetrics;
 
@@ -77,6 +78,8 @@ pub struct Ports {
     pub health: Health,
     /// Where its figures are shown.
     pub metrics: Arc<TableMetrics>,
+    /// Where rows are shown before they are committed; `None` where nobody reads them.
+    pub seam: Option<Seam>,
 }
 
 /// Runs one table until `shutdown`, then commits what is begun and ends. `state` shows each state of the table seen.
@@ -132,7 +135,7 @@ struct Driver {
     /// Batches that came in and are not yet being decoded.
     batches: HashMap<BatchId, (RawBatch, Charge)>,
     last_batch: u64,
-    tickets: HashMap<Ticket, oneshot::Sender<()>>,
+    tickets: HashMap<Ticket, (Vec<TopicPartition>, oneshot::Sender<()>)>,
     last_ticket: u64,
     to_decode: VecDeque<BatchId>,
     decoding: FuturesOrdered<Work<Decode>>,
@@ -218,9 +221,11 @@ impl Driver {
         if let Event::CommitEnded(_, CommitEnd::Committed(state)) = &event {
             self.state.send_replace(Some(TableState::clone(state)));
             self.resolver.seen(state);
+            self.show(|seam| seam.publish(state));
         }
         if let Event::Surveyed(survey) = &event {
             self.state.send_replace(Some(survey.state.clone()));
+            self.show(|seam| seam.publish(&survey.state));
         }
         let clock = &self.ports.clock;
         for command in self.machine.step(clock.elapsed(), clock.now_ms(), event) {
@@ -240,12 +245,18 @@ impl Driver {
                 self.batches.remove(&batch);
                 self.decoded.remove(&batch);
             }
-            Command::Write(batch, epoch) => self.jobs.push_back(Job::Write(batch, epoch)),
+            Command::Write(batch, epoch) => {
+                if let Some((batch, _)) = self.decoded.get(&batch) {
+                    self.show(|seam| seam.append(tail_batch(batch)));
+                }
+                self.jobs.push_back(Job::Write(batch, epoch));
+            }
             Command::Seal(epoch) => self.jobs.push_back(Job::Seal(epoch)),
             Command::Commit(epoch, plan) => self.committing = Some(self.commit(epoch, plan)),
             Command::Abandon => self.abandon(),
             Command::Acknowledge(ticket) => {
-                if let Some(done) = self.tickets.remove(&ticket) {
+                if let Some((partitions, done)) = self.tickets.remove(&ticket) {
+                    self.show(|seam| seam.release(&partitions));
                     let _ = done.send(());
                     crash::point(crash::REVOKE_ACKNOWLEDGED);
                 }
@@ -256,7 +267,12 @@ impl Driver {
         }
     }
 
+    fn show(&self, how: impl FnOnce(&Seam)) {
+        self.ports.seam.as_ref().map(how);
+    }
+
     fn abandon(&mut self) {
+        self.show(Seam::clear);
         self.batches.clear();
         self.to_decode.clear();
         self.decoding = FuturesOrdered::new();
@@ -280,7 +296,7 @@ impl Driver {
                 partitions.iter().for_each(|source| self.ports.metrics.remove_partition(source));
                 self.last_ticket += 1;
                 let ticket = Ticket(self.last_ticket);
-                self.tickets.insert(ticket, done);
+                self.tickets.insert(ticket, (partitions.clone(), done));
                 Event::Revoked { partitions, lost, ticket }
             }
             SourceEvent::Batch(raw, charge) => {
@@ -423,6 +439,17 @@ impl Driver {
             }
             (epoch, end)
         })
+    }
+}
+
+fn tail_batch(batch: &DecodedBatch) -> TailBatch {
+    TailBatch {
+        source: batch.source.clone(),
+        first: batch.first,
+        next: batch.next,
+        newest_ms: batch.newest_ms,
+        schema: Arc::clone(&batch.schema),
+        rows: batch.rows.clone(),
     }
 }
 

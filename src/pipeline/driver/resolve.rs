@@ -23,6 +23,9 @@ use crate::runtime::crash;
 
 /// How long "the registry knows no such schema" is believed.
 const UNKNOWN_SCHEMA_BELIEVED: Duration = Duration::from_secs(10);
+/// Schema ids of a table's first batch that are looked up to decide what `auto` is: bytes that are no schema ids may
+/// look like many.
+const IDS_TRIED_MAX: usize = 16;
 
 /// What became of a raw batch.
 pub(super) enum Decoded {
@@ -215,12 +218,10 @@ impl Resolver {
         let Some(current) = self.current() else { return Ok(Ok(())) };
         let mut current = Current::clone(&current);
         if value_undecided && current.sides.value == Format::Auto {
-            let first = batch.records.iter().find_map(|record| batch.value(record));
-            current.sides.value = self.format_of(first).await?;
+            current.sides.value = self.format_of("value", batch.records.iter().filter_map(|r| batch.value(r))).await?;
         }
         if key_undecided && current.sides.key == Format::Auto {
-            let first = batch.records.iter().find_map(|record| batch.key(record));
-            current.sides.key = self.format_of(first).await?;
+            current.sides.key = self.format_of("key", batch.records.iter().filter_map(|r| batch.key(r))).await?;
         }
         for id in ids {
             if !current.schemas.contains_key(&id) {
@@ -240,13 +241,24 @@ impl Resolver {
         Ok(misfit.map_or(Ok(()), Err))
     }
 
-    /// Framed with an id that the registry knows, or bytes.
-    async fn format_of(&self, bytes: Option<&[u8]>) -> Result<Format> {
-        let Some(id) = bytes.and_then(wire_schema_id) else { return Ok(Format::Bytes) };
-        Ok(match self.look_up(id).await? {
-            SchemaUse::Rejected(Reason::UnknownSchemaId, _) => Format::Bytes,
-            _ => Format::Registry,
-        })
+    /// The format that `auto` stands for, for good: the registry's where one of these values carries an id that it
+    /// knows or where it has a subject for this side of the topic, else bytes.
+    async fn format_of(&self, side: &str, values: impl Iterator<Item = &[u8]>) -> Result<Format> {
+        let ids: BTreeSet<u32> = values.filter_map(wire_schema_id).collect();
+        let (mut format, mut because) = (Format::Bytes, "no value carries a schema id that the registry knows");
+        for id in ids.into_iter().take(IDS_TRIED_MAX) {
+            if !matches!(self.look_up(id).await?, SchemaUse::Rejected(Reason::UnknownSchemaId, _)) {
+                (format, because) = (Format::Registry, "a value carries a schema id that the registry knows");
+                break;
+            }
+        }
+        if format == Format::Bytes
+            && self.patiently(On::Registry, || self.registered_side(Format::Registry, side)).await?.is_some()
+        {
+            (format, because) = (Format::Registry, "the registry has a subject for it");
+        }
+        tracing::info!(table = %self.spec.settings.table, side, ?format, because, "format `auto` is decided");
+        Ok(format)
     }
 
     async fn look_up(&self, id: u32) -> Result<SchemaUse> {

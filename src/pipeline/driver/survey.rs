@@ -8,12 +8,10 @@ use super::waits;
 use crate::decode::layout::Side;
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
+use crate::model::mapping;
 use crate::pipeline::event::{Event, On, StartAt, Survey};
 use crate::ports::{Recovery, TableLayout, TableState};
 use crate::runtime::backoff::Backoff;
-
-/// The prefix of the properties that state how a table was mapped when it was made.
-pub(super) const MAPPING_PREFIX: &str = "frazil.mapping.";
 
 /// Surveys until it succeeds; `SurveyHalted` where the table cannot be gone on with.
 pub(super) async fn survey(resolver: Arc<Resolver>, create: bool) -> Event {
@@ -92,17 +90,7 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
 
 /// Refuses a table whose mapping was stored as another one than is configured now.
 fn check_mapping(resolver: &Resolver, state: &TableState) -> Result<()> {
-    let differences: Vec<String> = resolver
-        .spec
-        .properties
-        .iter()
-        .filter(|(key, _)| key.starts_with(MAPPING_PREFIX))
-        .filter_map(|(key, wanted)| {
-            let held = state.properties.get(key).filter(|held| *held != wanted)?;
-            let setting = key.strip_prefix(MAPPING_PREFIX)?;
-            Some(format!("`{setting}` is `{wanted}`, the table was made with `{held}`"))
-        })
-        .collect();
+    let differences = mapping::difference(&state.properties, &resolver.spec.properties);
     if differences.is_empty() {
         return Ok(());
     }

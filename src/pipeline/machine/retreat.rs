@@ -75,15 +75,8 @@ impl Machine {
         }
     }
 
-    /// Forgets what is not committed, and begins again at the ledger after a while.
+    /// Forgets what is not committed; looks again after a while, and begins at the ledger if nothing forbids it then.
     pub(super) fn start_over(&mut self, condition: Condition) {
-        self.set(condition);
-        self.abandon();
-        self.look_later();
-    }
-
-    /// Forgets what is not committed; looks again after a while, in case somebody has chosen.
-    pub(super) fn stop_reading(&mut self, condition: Condition) {
         self.set(condition);
         self.abandon();
         self.look_later();

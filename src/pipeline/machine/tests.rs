@@ -45,6 +45,7 @@ pub(in crate::pipeline) fn survey(recovery: Recovery, logs: &[(i64, i64)]) -> Su
         table: table().unwrap(),
         uuid: Uuid::from_u128(9),
         snapshot_id: None,
+        sequence_number: 0,
         schema: Arc::new(TableSchema::default()),
         recovery,
         rows: 0,

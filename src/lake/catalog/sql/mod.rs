@@ -286,10 +286,6 @@ impl Catalog for SqlCatalog {
         }
     }
 
-    fn commits_many(&self) -> bool {
-        true
-    }
-
     async fn list(&self) -> Result<Vec<TableName>> {
         let database = self.database().await?;
         let found = self.clock.timeout(STATEMENT_LIMIT, database.tables(&self.name)).await;

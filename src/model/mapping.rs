@@ -1,0 +1,18 @@
+//! The mapping that a table was made with, as it keeps it in its properties, and what has changed since.
+
+use std::collections::BTreeMap;
+
+/// Beginning of the table properties that hold the mapping.
+pub const PREFIX: &str = "frazil.mapping.";
+
+/// What differs between the mapping in a table's properties and the one wanted, a line for people each. Other
+/// properties are ignored, and so are settings that only one of them has: another tool may have made the table.
+#[must_use]
+pub fn difference(stored: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
+    let differs = |(key, is): (&String, &String)| {
+        let setting = key.strip_prefix(PREFIX)?;
+        let was = stored.get(key).filter(|was| *was != is)?;
+        Some(format!("`{setting}`: the table was made with `{was}`, the configuration has `{is}`"))
+    };
+    wanted.iter().filter_map(differs).collect()
+}
