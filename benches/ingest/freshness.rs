@@ -24,8 +24,9 @@ pub fn run() {
     let config = lake.config(kafka, registry, "bench-fresh", &tables);
     let mut frazil = Frazil::run(&lake.dir, &config, &[], &[]);
     frazil.await_log("polling", Duration::from_secs(20));
-    let reader = Command::new(python())
-        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ingest/freshness.py"), &lake.catalog, "shop.fresh"])
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let reader = Command::new(format!("{root}tests/services/python.sh"))
+        .args([&format!("{root}benches/ingest/freshness.py"), &lake.catalog, "shop.fresh"])
         .arg((SECONDS - 5).to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -51,10 +52,4 @@ pub fn run() {
     print!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "the reader failed");
     frazil.terminate(Duration::from_secs(30));
-}
-
-fn python() -> std::path::PathBuf {
-    let cache = std::env::var("FRAZIL_TEST_CACHE")
-        .unwrap_or_else(|_| format!("{}/.cache/frazil-test", std::env::var("HOME").unwrap()));
-    std::path::PathBuf::from(cache).join("venv/bin/python")
 }

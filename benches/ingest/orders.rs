@@ -10,6 +10,11 @@ const DISTINCT: i64 = 50_000;
 /// Makes `topic` and produces `count` orders over its partitions.
 pub fn produce(kafka: &Kafka, registry: &Registry, topic: &str, partitions: i32, count: i64) {
     create_topic(kafka, topic, partitions, &[]);
+    send(kafka, registry, topic, partitions, count);
+}
+
+/// Produces `count` more orders over the partitions of a topic that is there.
+pub fn send(kafka: &Kafka, registry: &Registry, topic: &str, partitions: i32, count: i64) {
     let encoder = Encoder::register(registry, &format!("{topic}-value"), ORDER);
     let values: Vec<Vec<u8>> = (0..DISTINCT.min(count)).map(|n| encoder.encode(order(n))).collect();
     let bytes: usize = values.iter().map(Vec::len).sum();
