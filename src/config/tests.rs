@@ -229,6 +229,10 @@ fn every_mistake_in_limits_maintenance_and_server_names_its_key_and_remedy() {
             "setting `maintenance.keep_min`: it is above `keep_snapshots`; lower it, or raise the other",
         ),
         (
+            "maintenance: {memory: 1MiB}".to_owned(),
+            "setting `maintenance.memory`: 1048576 bytes are too few; write 64MiB or more",
+        ),
+        (
             "maintenance: {keep_for: 1m}".to_owned(),
             "setting `maintenance.keep_min_age`: it is above `keep_for`; lower it, or raise the other",
         ),

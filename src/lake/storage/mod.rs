@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -161,6 +162,19 @@ impl Stores {
         let read = async { store.get(&path).await?.bytes().await };
         let bytes = unless_missing(read.await).map_err(|e| from_store(format!("read file `{location}`"), e))?;
         self.inner.traffic.read(bytes.as_ref().map_or(0, Bytes::len));
+        Ok(bytes)
+    }
+
+    /// A part of a file, by byte offsets.
+    ///
+    /// # Errors
+    /// As [`Stores::read`]; `Corrupt` where there is no such file.
+    pub async fn read_range(&self, location: &str, range: Range<u64>) -> Result<Bytes> {
+        let (store, path) = self.resolve(location).await?;
+        let bytes = unless_missing(store.get_range(&path, range).await)
+            .map_err(|e| from_store(format!("read file `{location}`"), e))?
+            .ok_or_else(|| Error::corrupt(format!("file `{location}` is missing")))?;
+        self.inner.traffic.read(bytes.len());
         Ok(bytes)
     }
 
