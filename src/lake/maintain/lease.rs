@@ -10,8 +10,10 @@ use crate::error::Result;
 use crate::lake::catalog::Catalog;
 use crate::runtime::clock::Clock;
 
-/// How long a lease lasts that is not renewed.
-pub(super) const DURATION: Duration = Duration::from_secs(60);
+/// How long a lease lasts that is not renewed: what others wait for where its owner was killed.
+pub(super) const DURATION: Duration = Duration::from_secs(10);
+/// How often somebody who waits for a lease asks for it.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A lease that is held, renewed while work goes on.
 pub(super) struct Lease {
@@ -31,6 +33,23 @@ impl Lease {
     ) -> Result<Option<Self>> {
         let lease = Self { catalog: Arc::clone(catalog), clock: clock.clone(), name, owner: owner.to_owned() };
         Ok(lease.renew().await?.then_some(lease))
+    }
+
+    /// The same, waiting for as long as a lease lasts that nobody renews.
+    pub(super) async fn wait(
+        catalog: &Arc<dyn Catalog>,
+        clock: &Clock,
+        name: &str,
+        owner: &str,
+    ) -> Result<Option<Self>> {
+        let deadline = clock.elapsed() + DURATION + ASK_INTERVAL;
+        loop {
+            let lease = Self::take(catalog, clock, name.to_owned(), owner).await?;
+            if lease.is_some() || clock.elapsed() >= deadline {
+                return Ok(lease);
+            }
+            clock.sleep(ASK_INTERVAL).await;
+        }
     }
 
     async fn renew(&self) -> Result<bool> {

@@ -163,7 +163,7 @@ impl Maintainer {
     /// older than `orphan_grace`, or else the configured grace.
     ///
     /// # Errors
-    /// As [`Maintainer::health`]; `Unavailable` where another replica maintains the table now.
+    /// As [`Maintainer::health`]; `Unavailable` where another replica maintains the table and goes on doing so.
     pub async fn run(
         &self,
         table: &TableName,
@@ -175,10 +175,10 @@ impl Maintainer {
         if dry_run {
             return self.rehearse(table, actions, grace).await;
         }
-        let lease = self.lease(table).await?;
-        let lease = lease.ok_or_else(|| {
-            Error::unavailable(format!("another process maintains table `{table}` now; it ends within a minute"))
-        })?;
+        let committer = self.committer();
+        let lease = Lease::wait(&committer.catalog, &committer.clock, &lease_name(table), &self.owner).await?;
+        let lease =
+            lease.ok_or_else(|| Error::unavailable(format!("another process maintains table `{table}` now")))?;
         let mut memory = self.recall(table);
         let report = lease.hold(self.run_held(table, actions, grace, &mut memory)).await;
         self.remember(table, memory);
@@ -420,7 +420,7 @@ impl Maintainer {
 
     async fn lease(&self, table: &TableName) -> Result<Option<Lease>> {
         let committer = self.committer();
-        Lease::take(&committer.catalog, &committer.clock, format!("maintain {table}"), &self.owner).await
+        Lease::take(&committer.catalog, &committer.clock, lease_name(table), &self.owner).await
     }
 
     fn recall(&self, table: &TableName) -> Remembered {
@@ -430,6 +430,10 @@ impl Maintainer {
     fn remember(&self, table: &TableName, memory: Remembered) {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(table.clone(), memory);
     }
+}
+
+fn lease_name(table: &TableName) -> String {
+    format!("maintain {table}")
 }
 
 /// The results of all `work`, of which `limit` pieces are under way at once; in no order.
