@@ -24,6 +24,7 @@ bench: ## build for release and measure against a real broker and registry: prin
 	@$(SETUP) build
 	@$(SETUP) test
 	$(CARGO) bench --bench ingest
+	$(CARGO) bench --bench maintain
 
 lint: ## formatting, clippy with and without the adapters, licences and duplicate versions of dependencies
 	@$(SETUP) build

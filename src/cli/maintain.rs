@@ -24,6 +24,19 @@ pub(super) struct Args {
     config: ConfigFile,
     /// Tables, as namespace.name; all of the catalog where none is named
     tables: Vec<TableName>,
+    #[command(flatten)]
+    asked: Asked,
+    /// The age of orphans, instead of maintenance.orphan_grace; younger ones may belong to a commit under way
+    #[arg(long, value_name = "AGE", requires = "orphans")]
+    older_than: Option<Span>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag for each action")]
+struct Asked {
     /// Merge small data files
     #[arg(long)]
     compact: bool,
@@ -36,15 +49,9 @@ pub(super) struct Args {
     /// Delete files below the table's location that nothing refers to
     #[arg(long)]
     orphans: bool,
-    /// The age of orphans, instead of maintenance.orphan_grace; younger ones may belong to a commit under way
-    #[arg(long, value_name = "AGE", requires = "orphans")]
-    older_than: Option<Span>,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
-impl Args {
+impl Asked {
     fn actions(&self) -> Vec<Action> {
         let asked = |action: &Action| match action {
             Action::Compact => self.compact,
@@ -61,11 +68,11 @@ impl Args {
 #[derive(Serialize)]
 struct Maintained {
     dry_run: bool,
-    tables: Vec<Table>,
+    tables: Vec<Outcome>,
 }
 
 #[derive(Serialize)]
-struct Table {
+struct Outcome {
     table: String,
     #[serde(flatten)]
     report: Option<Report>,
@@ -75,7 +82,7 @@ struct Table {
 
 impl View for Maintained {
     fn text(&self) -> String {
-        let row = |(table, report): (&Table, &Report)| {
+        let row = |(table, report): (&Outcome, &Report)| {
             [
                 table.table.clone(),
                 number(report.compacted_files),
@@ -135,7 +142,7 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
             Ok(report) => (Some(report), None),
             Err(error) => (None, Some(error_text(&error))),
         };
-        done.tables.push(Table { table: table.to_string(), report, error });
+        done.tables.push(Outcome { table: table.to_string(), report, error });
     }
     show(&done, json)?;
     Ok(if done.tables.iter().all(|table| table.error.is_none()) { DONE } else { FAILED })
@@ -143,7 +150,7 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
 
 async fn one(maintainer: &Maintainer, table: &TableName, args: &Args) -> Result<Report> {
     let grace = args.older_than.map(|Span(age)| age);
-    maintainer.run(table, &args.actions(), grace, args.dry_run).await
+    maintainer.run(table, &args.asked.actions(), grace, args.dry_run).await
 }
 
 fn error_text(error: &Error) -> String {

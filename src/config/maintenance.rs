@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::resolve::{invalid, positive};
 use super::settings::MaintenanceSettings;
+use super::table::TableConfig;
 use super::units::{Number, Size, Span};
 use crate::error::Result;
 
@@ -66,4 +67,16 @@ pub(super) fn resolve_maintenance(written: &MaintenanceSettings) -> Result<Maint
         return Err(invalid("maintenance.keep_min_age", "it is above `keep_for`; lower it, or raise the other"));
     }
     Ok(resolved)
+}
+
+/// A file may be as old as a commit's interval before anything refers to it; it must not look like an orphan by then.
+pub(super) fn check_intervals(maintenance: &MaintenanceConfig, tables: &[TableConfig]) -> Result<()> {
+    let slow = tables.iter().find(|table| table.commit_interval > maintenance.orphan_grace / 2);
+    slow.map_or(Ok(()), |table| {
+        let text = format!(
+            "it is less than twice the `commit_interval` of table `{}`; raise it, or lower the other",
+            table.table
+        );
+        Err(invalid("maintenance.orphan_grace", &text))
+    })
 }

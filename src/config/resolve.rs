@@ -10,7 +10,7 @@ use url::Url;
 
 use super::choices::{CatalogType, LogFormat, Scope, ValueFormat};
 use super::fields::TokenHash;
-use super::maintenance::{MaintenanceConfig, resolve_maintenance};
+use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance};
 use super::secret::Secret;
 use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
 use super::table::{KeyFormat, TableConfig, resolve_table};
@@ -229,13 +229,15 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
     })?;
     let threads =
         written.compute_threads.map(|Number(threads)| positive("compute_threads", Some(threads), 1)).transpose()?;
+    let maintenance = resolve_maintenance(&written.maintenance.clone().unwrap_or_default())?;
+    check_intervals(&maintenance, &tables)?;
     Ok(Config {
         kafka,
         schema_registry,
         catalog: resolve_catalog(&written.catalog.clone().unwrap_or_default())?,
         storage: present(written.storage.as_ref()),
         tables,
-        maintenance: resolve_maintenance(&written.maintenance.clone().unwrap_or_default())?,
+        maintenance,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
         memory_budget,
         log: LogConfig { format: log.format.unwrap_or(LogFormat::Text), level },

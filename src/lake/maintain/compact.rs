@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use uuid::Uuid;
 
@@ -328,7 +328,7 @@ impl Open {
 
 /// Where a row group's column chunks lie.
 fn range(group: &RowGroupMetaData) -> Range<u64> {
-    let ranges = group.columns().iter().map(|column| column.byte_range());
+    let ranges = group.columns().iter().map(ColumnChunkMetaData::byte_range);
     let start = ranges.clone().map(|(start, _)| start).min().unwrap_or(0);
     let end = ranges.map(|(start, length)| start + length).max().unwrap_or(start);
     start..end

@@ -243,9 +243,8 @@ impl<'a> Replace<'a> {
             }
             Work::Expire(_) => 0,
         };
-        let kept = match self.rewrite(new, inherited).await? {
-            Some(kept) => kept,
-            None => return Ok(Err("another commit removed a file first".to_owned())),
+        let Some(kept) = self.rewrite(new, inherited).await? else {
+            return Ok(Err("another commit removed a file first".to_owned()));
         };
         if self.fresh.is_none() {
             self.fresh = Some(self.write_fresh(new).await?);

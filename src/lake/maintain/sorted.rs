@@ -174,7 +174,7 @@ mod tests {
 
     fn batch(rows: &[(Option<i32>, i32)]) -> RecordBatch {
         let fields = ["key", "run"].map(|name| Field::new(name, DataType::Int32, true));
-        let key = Int32Array::from_iter(rows.iter().map(|(key, _)| *key));
+        let key: Int32Array = rows.iter().map(|(key, _)| *key).collect();
         let run = Int32Array::from_iter_values(rows.iter().map(|(_, run)| *run));
         RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), vec![Arc::new(key), Arc::new(run)]).unwrap()
     }
