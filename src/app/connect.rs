@@ -15,6 +15,8 @@ use crate::http;
 use crate::kafka;
 use crate::lake::catalog::Catalog;
 use crate::lake::catalog::sql::{SqlCatalog, SqlOptions};
+use crate::lake::maintain::plan::{Compaction, Retention};
+use crate::lake::maintain::{MaintainOptions, Maintainer};
 use crate::lake::storage::{StorageOptions, Stores};
 use crate::lake::{IcebergLake, LakeOptions};
 use crate::pipeline::driver::TableSpec;
@@ -73,6 +75,32 @@ pub fn lake(
     let writer_bytes = shares(config.memory_budget, config.tables.len()).writer_bytes;
     let keep_snapshots = usize::try_from(config.maintenance.keep_snapshots).unwrap_or(usize::MAX);
     IcebergLake::new(catalog, stores, compute.clone(), clock.clone(), &LakeOptions { keep_snapshots, writer_bytes })
+}
+
+/// Upkeep of that lake's tables. Rows are decoded and encoded beside ingestion, on threads that give way to it.
+///
+/// # Errors
+/// `Unavailable` where the system gives no more threads.
+pub fn maintainer(config: &Config, lake: Arc<IcebergLake>) -> Result<Maintainer> {
+    /// Files merged at once: bounds the entries of one commit and the footers in memory.
+    const MAX_FILES: usize = 1000;
+    let settings = &config.maintenance;
+    let options = MaintainOptions {
+        compaction: Compaction {
+            target_bytes: settings.target_file_size,
+            min_files: settings.min_files,
+            max_files: MAX_FILES,
+        },
+        retention: Retention {
+            keep_snapshots: usize::try_from(settings.keep_snapshots).unwrap_or(usize::MAX),
+            keep_min: usize::try_from(settings.keep_min).unwrap_or(usize::MAX),
+            keep_min_age: settings.keep_min_age,
+            keep_for: settings.keep_for,
+        },
+        orphan_grace: settings.orphan_grace,
+        memory_bytes: settings.memory,
+    };
+    Ok(Maintainer::new(lake, Compute::background(threads(config))?, options))
 }
 
 /// The shares of the memory budget.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::service::{Service, position};
+use super::service::{Roles, Service, position};
 use crate::config::{Config, process_env};
 use crate::demo::{Demo, DemoOptions, TOPICS};
 use crate::error::{Error, Result};
@@ -71,7 +71,7 @@ pub async fn demo(options: DemoRunOptions, shutdown: Shutdown) -> Result<()> {
     let services_stop = Shutdown::new();
     let demo = Demo::start(demo_options, clock.clone(), services_stop).await?;
     let config = Config::from_yaml(&demo.config_yaml(), &process_env)?;
-    let service = Service::start(config, clock.clone()).await?;
+    let service = Service::start(config, Roles::default(), clock.clone()).await?;
     (options.say)(DemoNews::Up {
         bootstrap_servers: demo.services().bootstrap_servers.clone(),
         registry_url: demo.services().registry_url.to_string(),

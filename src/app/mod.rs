@@ -4,6 +4,7 @@
 pub mod connect;
 mod demo;
 mod lag;
+mod maintain;
 mod service;
 mod views;
 
@@ -11,9 +12,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use connect::{kafka_options, offline_sql, open_catalog, registry, table_spec};
+pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, table_spec};
 pub use demo::{DemoNews, DemoRunOptions, demo};
-pub use service::{Service, TableHandle};
+pub use service::{Roles, Service, TableHandle};
 pub use views::TableViews;
 
 use crate::config::{Config, process_env};
@@ -36,6 +37,8 @@ pub struct Progress {
 /// How to run.
 #[derive(Clone, Default)]
 pub struct RunOptions {
+    /// What this process does.
+    pub roles: Roles,
     /// Stop once every partition's last stable offset seen at the start is committed.
     pub until_caught_up: bool,
     /// Where the configuration is read from again on SIGHUP.
@@ -51,7 +54,7 @@ pub struct RunOptions {
 pub async fn run(config: Config, options: RunOptions, shutdown: Shutdown) -> Result<()> {
     config.require_tables()?;
     let clock = Clock::system();
-    let mut service = Service::start(config, clock.clone()).await?;
+    let mut service = Service::start(config, options.roles, clock.clone()).await?;
     let result = work(&mut service, &options, &clock, &shutdown).await;
     service.stop().await;
     result

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::connect;
 use super::lag;
+use super::maintain::Upkeep;
 use super::views::TableViews;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,9 +42,25 @@ pub struct TableHandle {
     lag: Task,
 }
 
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Reads topics and commits tables.
+    pub ingest: bool,
+    /// Keeps tables healthy.
+    pub maintain: bool,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self { ingest: true, maintain: true }
+    }
+}
+
 /// Everything that runs.
 pub struct Service {
     config: Config,
+    roles: Roles,
     clock: Clock,
     compute: Compute,
     health: Health,
@@ -54,6 +71,10 @@ pub struct Service {
     registry: Option<Arc<dyn Registry>>,
     kafka: Kafka,
     tables: BTreeMap<TableName, TableHandle>,
+    /// The tables to maintain, and the task that does it.
+    maintained: watch::Sender<Vec<TableName>>,
+    upkeep: Option<Task>,
+    upkeep_stop: Shutdown,
     listener: Task,
     listener_stop: Shutdown,
     listener_tls: Option<http::tls::Tls>,
@@ -73,7 +94,7 @@ impl Service {
     ///
     /// # Errors
     /// `InvalidConfig` where something cannot be as configured, the address in use included.
-    pub async fn start(config: Config, clock: Clock) -> Result<Self> {
+    pub async fn start(config: Config, roles: Roles, clock: Clock) -> Result<Self> {
         let compute = Compute::pool(connect::threads(&config))?;
         let health = Health::new();
         let metrics = Metrics::new(health.clone());
@@ -93,8 +114,22 @@ impl Service {
         let registry = connect::registry(&config, &clock)?;
         let kafka = Kafka::open(&connect::kafka_options(&config, config.tables.len()), clock.clone())?;
         tracing::info!(%listen, tables = config.tables.len(), "started");
+        let (maintained, tables) = watch::channel(Vec::new());
+        let upkeep_stop = Shutdown::new();
+        let upkeep = if roles.maintain {
+            let maintainer = connect::maintainer(&config, Arc::clone(&lake))?;
+            let (metrics, interval) = (metrics.clone(), config.maintenance.interval);
+            let upkeep = Upkeep { maintainer, metrics, clock: clock.clone(), interval };
+            Some(task::spawn(TaskKind::Background, "maintenance", upkeep.run(tables, upkeep_stop.clone())))
+        } else {
+            None
+        };
         let mut service = Self {
             config,
+            roles,
+            maintained,
+            upkeep,
+            upkeep_stop,
             clock,
             compute,
             health,
@@ -112,8 +147,11 @@ impl Service {
         };
         for table in service.config.tables.clone() {
             let spec = Arc::new(connect::table_spec(&service.config, &table)?);
-            service.add(spec)?;
+            if roles.ingest {
+                service.add(spec)?;
+            }
         }
+        service.show_maintained();
         service.health.set_started();
         Ok(service)
     }
@@ -122,6 +160,10 @@ impl Service {
     #[must_use]
     pub fn tables(&self) -> &BTreeMap<TableName, TableHandle> {
         &self.tables
+    }
+
+    fn show_maintained(&self) {
+        self.maintained.send_replace(self.config.tables.iter().map(|table| table.table.clone()).collect());
     }
 
     fn add(&mut self, spec: Arc<TableSpec>) -> Result<()> {
@@ -188,12 +230,13 @@ impl Service {
             self.metrics.remove_table(&name);
         }
         for (name, spec) in wanted {
-            if !self.tables.contains_key(&name) {
+            if self.roles.ingest && !self.tables.contains_key(&name) {
                 tracing::info!(table = %name, "table joins");
                 self.add(spec)?;
             }
         }
         self.config.tables = config.tables;
+        self.show_maintained();
         Ok(())
     }
 
@@ -266,6 +309,7 @@ impl Service {
     /// Stops: commits what is begun, leaves the group, closes the listener. Who is late is named.
     pub async fn stop(mut self) {
         let timeout = self.config.shutdown_timeout;
+        self.upkeep_stop.request();
         for handle in self.tables.values() {
             handle.stop.request();
         }
@@ -274,6 +318,11 @@ impl Service {
         }
         if self.clock.timeout(timeout, self.kafka.close()).await.is_none() {
             tracing::warn!("leaving the consumer group took too long; the broker will notice by itself");
+        }
+        if let Some(upkeep) = &mut self.upkeep
+            && self.clock.timeout(timeout, upkeep.join()).await.is_none()
+        {
+            tracing::warn!("maintenance did not stop in time; what it had not committed is done again next time");
         }
         self.listener_stop.request();
         if self.clock.timeout(timeout, self.listener.join()).await.is_none() {

@@ -5,6 +5,7 @@
 mod check;
 mod config;
 mod demo;
+mod maintain;
 mod progress;
 mod run;
 mod sql;
@@ -72,6 +73,8 @@ enum Command {
     Sql(sql::Args),
     /// Look at tables, and lift what stops them
     Tables(tables::Args),
+    /// Compact tables, drop old snapshots, delete what nothing refers to
+    Maintain(maintain::Args),
     /// Show what the configuration can hold
     Config(config::Args),
     /// Make tokens for the HTTP listener
@@ -140,6 +143,10 @@ fn execute(args: Args) -> Result<u8> {
         Command::Tables(args) => {
             start_log(LogFormat::Text, QUIET)?;
             in_runtime(tables::execute(args, json))
+        }
+        Command::Maintain(args) => {
+            start_log(LogFormat::Text, "warn")?;
+            in_runtime(maintain::execute(args, json))
         }
         Command::Config(args) => config::execute(&args, json),
         Command::Token(args) => token::execute(&args, json),

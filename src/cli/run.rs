@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::view::{View, number, show, span};
 use super::{ConfigFile, DONE, clock, stop_on_signals};
-use crate::app::{self, Progress, RunOptions};
+use crate::app::{self, Progress, Roles, RunOptions};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) config: ConfigFile,
     /// What this process does
-    #[arg(long, value_delimiter = ',', default_value = "ingest")]
+    #[arg(long, value_delimiter = ',', default_value = "ingest,maintain")]
     roles: Vec<Role>,
     /// Stop with exit code 0 once everything that was in the topics at the start is committed
     #[arg(long)]
@@ -35,7 +35,7 @@ pub(super) struct Args {
 enum Role {
     /// Read topics and commit tables
     Ingest,
-    /// Compact, expire, delete orphans (not there yet)
+    /// Compact, expire, delete orphans
     Maintain,
     /// Keep search indexes (not there yet)
     Index,
@@ -45,15 +45,17 @@ enum Role {
 
 impl Args {
     /// # Errors
-    /// `InvalidRequest` for a role that does not exist yet.
+    /// `InvalidRequest` for a role that does not exist yet, or one that cannot catch up.
     pub(super) fn check(&self) -> Result<()> {
-        match self.roles.iter().find(|role| **role != Role::Ingest) {
-            None => Ok(()),
-            Some(role) => {
-                let name = role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-                Err(Error::invalid_request(format!("role `{name}` comes with a later version; run `--roles ingest`")))
-            }
+        if let Some(role) = self.roles.iter().find(|role| matches!(role, Role::Index | Role::Serve)) {
+            let name = role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+            let text = format!("role `{name}` comes with a later version; run `--roles ingest,maintain`");
+            return Err(Error::invalid_request(text));
         }
+        if self.until_caught_up && !self.roles.contains(&Role::Ingest) {
+            return Err(Error::invalid_request("`--until-caught-up` needs the role `ingest`"));
+        }
+        Ok(())
     }
 
     pub(super) fn shows_progress(&self, json: bool) -> bool {
@@ -95,7 +97,9 @@ pub(super) async fn execute(args: Args, config: Config, json: bool) -> Result<u8
             bar.set_position(progress.total.saturating_sub(progress.left));
         }
     };
+    let roles = Roles { ingest: args.roles.contains(&Role::Ingest), maintain: args.roles.contains(&Role::Maintain) };
     let options = RunOptions {
+        roles,
         until_caught_up: args.until_caught_up,
         config_path: Some(args.config.path),
         progress: Some(Arc::new(progress)),

@@ -14,6 +14,7 @@ use crate::app;
 use crate::error::{Error, Result};
 use crate::lake::catalog::{Catalog, LoadedTable};
 use crate::lake::inspect::{self, Figures, FileInfo, Layout, SnapshotInfo};
+use crate::lake::maintain;
 use crate::lake::progress::recovery;
 use crate::lake::storage::Stores;
 use crate::lake::{ResumeFrom, Resumed};
@@ -129,6 +130,7 @@ struct Description {
     layout: Layout,
     #[serde(flatten)]
     figures: Figures,
+    maintenance: maintain::Health,
     ledger: Vec<LedgerEntry>,
     gaps: Vec<crate::ports::Gap>,
 }
@@ -154,9 +156,17 @@ impl View for Description {
             ("data files", or_dash(figures.data_files, number)),
             ("size", or_dash(figures.size_bytes, size)),
             ("snapshots", figures.snapshots.to_string()),
+            ("small files", small_files(&self.maintenance)),
+            ("delete files", number(self.maintenance.delete_files)),
+            ("manifests", number(self.maintenance.manifests)),
+            ("oldest snapshot", oldest(&self.maintenance)),
+            ("write amplification", or_dash(self.maintenance.write_amplification, |times| format!("{times:.2}"))),
             ("last commit", or_dash(figures.last_commit_ms, time)),
             ("newest record", or_dash(figures.newest_record_ms, time)),
         ]);
+        for held in &self.maintenance.held {
+            let _ = writeln!(text, "not compacted: {held}");
+        }
         let row = |column: &inspect::Column| {
             let required = if column.required { "required" } else { "" };
             [column.id.to_string(), column.name.clone(), column.kind.clone(), required.to_owned()]
@@ -178,6 +188,14 @@ impl View for Description {
         }
         text
     }
+}
+
+fn small_files(health: &maintain::Health) -> String {
+    format!("{}, {} to be compacted", number(health.small_files), number(health.compactable_files))
+}
+
+fn oldest(health: &maintain::Health) -> String {
+    format!("{} ago", span(std::time::Duration::from_secs(health.oldest_snapshot_seconds)))
 }
 
 fn ledger_text(entries: &[LedgerEntry]) -> String {
@@ -304,7 +322,12 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
     let (catalog, stores) = app::open_catalog(&config, &clock)?;
     match args.command {
         Command::List => show(&list(catalog.as_ref(), &clock).await?, json)?,
-        Command::Describe { table } => show(&describe(&table, &load(catalog.as_ref(), &table).await?)?, json)?,
+        Command::Describe { table } => {
+            let loaded = load(catalog.as_ref(), &table).await?;
+            let lake = Arc::new(app::connect::lake(&config, catalog, stores, &Compute::inline(), &clock));
+            let health = app::maintainer(&config, lake)?.health(&table).await?;
+            show(&describe(&table, &loaded, health)?, json)?;
+        }
         Command::Snapshots { table } => {
             let snapshots = inspect::snapshots(&load(catalog.as_ref(), &table).await?.metadata)?;
             show(&Snapshots { table: table.to_string(), snapshots }, json)?;
@@ -339,7 +362,7 @@ async fn list(catalog: &dyn Catalog, clock: &Clock) -> Result<List> {
     Ok(List { tables, now_ms: clock.now_ms() })
 }
 
-fn describe(table: &TableName, loaded: &LoadedTable) -> Result<Description> {
+fn describe(table: &TableName, loaded: &LoadedTable, maintenance: maintain::Health) -> Result<Description> {
     let table = table.to_string();
     let recovery = recovery(&table, &loaded.metadata)?;
     let (ledger, gaps) = match &recovery {
@@ -352,6 +375,7 @@ fn describe(table: &TableName, loaded: &LoadedTable) -> Result<Description> {
         health,
         layout: inspect::layout(loaded)?,
         figures: inspect::figures(&loaded.metadata),
+        maintenance,
         ledger,
         gaps,
     })

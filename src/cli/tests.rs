@@ -28,6 +28,9 @@ fn arguments_are_taken_or_refused() {
         "frazil tables resume a.b",
         "frazil tables resume a.b --from ledger",
         "frazil tables resume a.b --from snapshot",
+        "frazil maintain --dry-run",
+        "frazil maintain a.b c.d --compact --expire -c f.yaml",
+        "frazil maintain a.b --orphans --older-than 7d --json",
         "frazil config schema",
         "frazil config example",
         "frazil token new --name n --scopes read,metrics",
@@ -40,6 +43,8 @@ fn arguments_are_taken_or_refused() {
     check("frazil demo --rate 0", Some(Refusal::ValueValidation));
     check("frazil tables describe noname", Some(Refusal::ValueValidation));
     check("frazil tables resume a.b --from main", Some(Refusal::InvalidValue));
+    check("frazil maintain --older-than 7d", Some(Refusal::MissingRequiredArgument));
+    check("frazil maintain --orphans --older-than soon", Some(Refusal::ValueValidation));
     check("frazil token new --scopes all", Some(Refusal::InvalidValue));
     check("frazil config schema --watch", Some(Refusal::UnknownArgument));
 }
@@ -50,7 +55,8 @@ fn roles_that_do_not_exist_yet_are_wrong_usage() {
         Command::Run(args) => args.check(),
         other => panic!("{other:?}"),
     };
-    assert!(parse("frazil run --roles ingest").is_ok());
+    assert!(parse("frazil run --roles maintain").is_ok());
+    assert!(parse("frazil run --roles maintain --until-caught-up").is_err());
     let error = parse("frazil run --roles ingest,serve").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(error.to_string().contains("`serve`"), "{error}");

@@ -6,6 +6,7 @@ pub mod choices;
 mod example;
 pub mod fields;
 mod interpolate;
+pub mod maintenance;
 mod problem;
 pub mod resolve;
 pub mod secret;

@@ -10,10 +10,9 @@ use url::Url;
 
 use super::choices::{CatalogType, LogFormat, Scope, ValueFormat};
 use super::fields::TokenHash;
+use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance};
 use super::secret::Secret;
-use super::settings::{
-    CatalogSettings, KafkaSettings, MaintenanceSettings, RegistrySettings, ServerSettings, Settings, TableSettings,
-};
+use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
 use super::table::{KeyFormat, TableConfig, resolve_table};
 use super::units::{Number, Size, Span};
 use crate::error::{Error, Result};
@@ -113,23 +112,6 @@ pub enum CatalogKind {
         /// `sqlite://…` or `postgres://…`; may hold a password.
         uri: Secret,
     },
-}
-
-/// How tables are kept healthy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MaintenanceConfig {
-    /// The size that data files should have, bytes.
-    pub target_file_size: u64,
-    /// Snapshots beyond this number expire once older than `keep_min_age`.
-    pub keep_snapshots: u32,
-    /// The newest snapshots that never expire.
-    pub keep_min: u32,
-    /// No snapshot expires before this age.
-    pub keep_min_age: Duration,
-    /// Every snapshot but the newest `keep_min` expires at this age.
-    pub keep_for: Duration,
-    /// Files that nothing refers to are deleted at this age.
-    pub orphan_grace: Duration,
 }
 
 /// The HTTP listener. Off loopback it has both a certificate and tokens.
@@ -249,6 +231,8 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
     })?;
     let threads =
         written.compute_threads.map(|Number(threads)| positive("compute_threads", Some(threads), 1)).transpose()?;
+    let maintenance = resolve_maintenance(&written.maintenance.clone().unwrap_or_default())?;
+    check_intervals(&maintenance, &tables)?;
     Ok(Config {
         kafka,
         schema_registry,
@@ -256,7 +240,7 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
         storage: present(written.storage.as_ref()),
         tables,
         namespace: written.defaults.as_ref().and_then(|defaults| defaults.namespace.clone()).unwrap_or_else(|| "lake".to_owned()),
-        maintenance: resolve_maintenance(&written.maintenance.clone().unwrap_or_default())?,
+        maintenance,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
         memory_budget,
         log: LogConfig { format: log.format.unwrap_or(LogFormat::Text), level },
@@ -431,32 +415,6 @@ fn refuse_registry_formats(tables: &[TableConfig]) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn resolve_maintenance(written: &MaintenanceSettings) -> Result<MaintenanceConfig> {
-    const HOUR: Duration = Duration::from_hours(1);
-    let number =
-        |key: &str, written: Option<Number<u32>>, default| positive(key, written.map(|Number(number)| number), default);
-    let span = |key: &str, written: Option<Span>, default| positive(key, written.map(|Span(span)| span), default);
-    let resolved = MaintenanceConfig {
-        target_file_size: positive(
-            "maintenance.target_file_size",
-            written.target_file_size.map(|Size(bytes)| bytes),
-            512 << 20,
-        )?,
-        keep_snapshots: number("maintenance.keep_snapshots", written.keep_snapshots, 100)?,
-        keep_min: number("maintenance.keep_min", written.keep_min, 10)?,
-        keep_min_age: span("maintenance.keep_min_age", written.keep_min_age, HOUR)?,
-        keep_for: span("maintenance.keep_for", written.keep_for, HOUR * 24 * 7)?,
-        orphan_grace: span("maintenance.orphan_grace", written.orphan_grace, HOUR * 24 * 3)?,
-    };
-    if resolved.keep_min > resolved.keep_snapshots {
-        return Err(invalid("maintenance.keep_min", "it is above `keep_snapshots`; lower it, or raise the other"));
-    }
-    if resolved.keep_min_age > resolved.keep_for {
-        return Err(invalid("maintenance.keep_min_age", "it is above `keep_for`; lower it, or raise the other"));
-    }
-    Ok(resolved)
 }
 
 fn resolve_server(written: &ServerSettings) -> Result<ServerConfig> {

@@ -141,6 +141,12 @@ sections! {
     MaintenanceSettings {
         /// The size that data files should have. Default 512MiB.
         target_file_size: Size,
+        /// Small files of a partition that are merged at least. Default 5.
+        min_files: Number<u32>,
+        /// How often each table is looked at while nothing is due. Default 10s.
+        interval: Span,
+        /// Memory that one compaction may take; files of sorted tables get half as large at most. Default 256MiB.
+        memory: Size,
         /// Snapshots beyond this number expire, once older than keep_min_age. Default 100.
         keep_snapshots: Number<u32>,
         /// The newest snapshots that never expire. Default 10.

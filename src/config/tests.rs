@@ -230,6 +230,14 @@ fn every_mistake_in_limits_maintenance_and_server_names_its_key_and_remedy() {
             "setting `maintenance.keep_min`: it is above `keep_snapshots`; lower it, or raise the other",
         ),
         (
+            "maintenance: {memory: 1MiB}".to_owned(),
+            "setting `maintenance.memory`: 1048576 bytes are too few; write 64MiB or more",
+        ),
+        (
+            "maintenance: {orphan_grace: 1h}\ntables: [{topic: t, table: a.t, commit_interval: 31m}]".to_owned(),
+            "setting `maintenance.orphan_grace`: it is less than twice the `commit_interval` of table `a.t`; raise it, or lower the other",
+        ),
+        (
             "maintenance: {keep_for: 1m}".to_owned(),
             "setting `maintenance.keep_min_age`: it is above `keep_for`; lower it, or raise the other",
         ),

@@ -3,7 +3,7 @@
 //! Requirements alone do not fence: a stale writer that reloads and retries would pass them. So every attempt first
 //! compares the ledger of the base with where each partition of the batch starts, and rebuilds its manifests on it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +28,9 @@ use crate::rule::{self, Rule};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::crash;
+
+/// How the names of the lists end that say which snapshots were dropped and not yet cleaned up after.
+pub(super) const DROPPED_SUFFIX: &str = "-dropped.json";
 
 /// Commits to tables of one catalog.
 pub(super) struct Committer {
@@ -195,7 +198,22 @@ impl Committer {
         let new =
             NewSnapshot { metadata, id: snapshot_id(attempt), sequence: metadata.next_sequence_number(), attempt };
         let list = self.manifests.write(&new, files).await?;
-        entries.extend(totals(metadata, files));
+        entries.extend(totals(metadata, &Delta::adding(files)));
+        let mut change = self.advance(table, &new, &list, Operation::Append, entries);
+        change.updates.extend(self.drop_old(metadata, attempt).await?);
+        Ok((change, list))
+    }
+
+    /// `main` moved on by a snapshot, as a change of the table.
+    pub(super) fn advance(
+        &self,
+        table: &TableName,
+        new: &NewSnapshot<'_>,
+        list: &WrittenList,
+        operation: Operation,
+        entries: HashMap<String, String>,
+    ) -> TableChange {
+        let metadata = new.metadata;
         let now = self.clock.now_ms().max(metadata.last_updated_ms());
         let now = now.max(metadata.snapshots().map(|snapshot| snapshot.timestamp_ms()).max().unwrap_or(now));
         let parent = metadata.current_snapshot_id();
@@ -205,7 +223,7 @@ impl Committer {
             .with_sequence_number(new.sequence)
             .with_timestamp_ms(now)
             .with_manifest_list(list.location.clone())
-            .with_summary(Summary { operation: Operation::Append, additional_properties: entries })
+            .with_summary(Summary { operation, additional_properties: entries })
             .with_schema_id(metadata.current_schema_id());
         let snapshot = match list.next_row_id {
             Some(next) => builder.with_row_range(metadata.next_row_id(), next - metadata.next_row_id()).build(),
@@ -218,12 +236,11 @@ impl Committer {
             TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
         ];
         let branch = SnapshotReference::new(new.id, SnapshotRetention::branch(None, None, None));
-        let mut updates = vec![
+        let updates = vec![
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference: branch },
         ];
-        updates.extend(self.drop_old(metadata, attempt).await?);
-        Ok((TableChange { table: table.clone(), requirements, updates }, list))
+        TableChange { table: table.clone(), requirements, updates }
     }
 
     /// Drops the oldest half of the snapshots once there are twice as many as are to be kept, so that a commit's cost
@@ -233,18 +250,29 @@ impl Committer {
         if count < self.keep_snapshots * 2 {
             return Ok(None);
         }
-        let protected = referenced(metadata);
+        let protected = referenced(metadata)?;
         let mut old: Vec<_> =
             metadata.snapshots().filter(|snapshot| !protected.contains(&snapshot.snapshot_id())).collect();
         old.sort_by_key(|snapshot| snapshot.sequence_number());
         old.truncate(count - self.keep_snapshots);
         let lists: Vec<&str> = old.iter().map(|snapshot| snapshot.manifest_list()).collect();
-        let text =
-            serde_json::to_vec(&lists).map_err(|e| Error::bug("write list of dropped snapshots").with_source(e))?;
-        let location = format!("{}/metadata/{attempt}-dropped.json", metadata.location());
-        self.stores.write(&location, text.into()).await?;
+        self.note_dropped(metadata, attempt, &lists).await?;
         let snapshot_ids = old.iter().map(|snapshot| snapshot.snapshot_id()).collect();
         Ok(Some(TableUpdate::RemoveSnapshots { snapshot_ids }))
+    }
+
+    /// Writes the durable list of manifest lists whose snapshots are about to go, and answers where.
+    pub(super) async fn note_dropped(
+        &self,
+        metadata: &TableMetadata,
+        attempt: uuid::Uuid,
+        lists: &[&str],
+    ) -> Result<String> {
+        let text =
+            serde_json::to_vec(lists).map_err(|e| Error::bug("write list of dropped snapshots").with_source(e))?;
+        let location = format!("{}/metadata/{attempt}{DROPPED_SUFFIX}", metadata.location());
+        self.stores.write(&location, text.into()).await?;
+        Ok(location)
     }
 
     /// Deletes the data files of a request that is certainly not in and never will be.
@@ -286,13 +314,13 @@ pub(super) fn carry_ledger(change: &mut TableChange, after: &Progress) -> Result
     Ok(())
 }
 
-fn passes(error: &Error) -> bool {
+pub(super) fn passes(error: &Error) -> bool {
     use crate::error::ErrorKind::{Conflict, Denied, Unavailable};
     matches!(error.kind(), Unavailable | Denied | Conflict)
 }
 
 /// A positive id from fresh randomness; Iceberg's ids are positive longs.
-fn snapshot_id(attempt: uuid::Uuid) -> i64 {
+pub(super) fn snapshot_id(attempt: uuid::Uuid) -> i64 {
     let (high, low) = attempt.as_u64_pair();
     ((high.rotate_left(17) ^ low) & (i64::MAX as u64)).cast_signed().max(1)
 }
@@ -317,29 +345,49 @@ pub(super) fn number<T: std::str::FromStr>(snapshot: &SnapshotRef, key: &str) ->
 }
 
 /// Ids of snapshots that a branch or tag points at, and of `main`'s newest.
-fn referenced(metadata: &TableMetadata) -> Vec<i64> {
+pub(super) fn referenced(metadata: &TableMetadata) -> Result<Vec<i64>> {
     // The metadata has no accessor for its references; their JSON form does.
-    let json = serde_json::to_value(metadata).unwrap_or_default();
+    let json =
+        serde_json::to_value(metadata).map_err(|e| Error::bug("table metadata has no json form").with_source(e))?;
     let refs = json.get("refs").and_then(serde_json::Value::as_object);
     let ids = refs.into_iter().flatten().filter_map(|(_, reference)| reference.get("snapshot-id")?.as_i64());
-    ids.chain(metadata.current_snapshot_id()).collect()
+    Ok(ids.chain(metadata.current_snapshot_id()).collect())
 }
 
-/// The counts of a snapshot's summary: what it adds, and all there is after it.
-fn totals(metadata: &TableMetadata, files: &[WrittenFile]) -> HashMap<String, String> {
-    let added = BTreeMap::from([
-        ("data-files", files.len() as u64),
-        ("records", files.iter().map(|file| file.rows).sum()),
-        ("files-size", files.iter().map(|file| file.size_bytes).sum()),
-        ("delete-files", 0),
-        ("position-deletes", 0),
-        ("equality-deletes", 0),
-    ]);
+/// What a snapshot adds to the data files, and what it removes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Delta {
+    pub(super) files: (u64, u64),
+    pub(super) rows: (u64, u64),
+    pub(super) bytes: (u64, u64),
+}
+
+impl Delta {
+    fn adding(files: &[WrittenFile]) -> Self {
+        let rows = files.iter().map(|file| file.rows).sum();
+        let bytes = files.iter().map(|file| file.size_bytes).sum();
+        Self { files: (files.len() as u64, 0), rows: (rows, 0), bytes: (bytes, 0) }
+    }
+}
+
+/// The counts of a snapshot's summary: what it adds and removes, and all there is after it.
+pub(super) fn totals(metadata: &TableMetadata, delta: &Delta) -> HashMap<String, String> {
+    let counts = [
+        ("data-files", "deleted-data-files", delta.files),
+        ("records", "deleted-records", delta.rows),
+        ("files-size", "removed-files-size", delta.bytes),
+        ("delete-files", "removed-delete-files", (0, 0)),
+        ("position-deletes", "removed-position-deletes", (0, 0)),
+        ("equality-deletes", "removed-equality-deletes", (0, 0)),
+    ];
     let parent = metadata.current_snapshot().map(|snapshot| &snapshot.summary().additional_properties);
     let mut entries = HashMap::new();
-    for (name, added) in added {
+    for (name, removal, (added, removed)) in counts {
         if added > 0 {
             entries.insert(format!("added-{name}"), added.to_string());
+        }
+        if removed > 0 {
+            entries.insert(removal.to_owned(), removed.to_string());
         }
         let total = format!("total-{name}");
         let before = match parent {
@@ -348,7 +396,7 @@ fn totals(metadata: &TableMetadata, files: &[WrittenFile]) -> HashMap<String, St
         };
         // Where the parent's writer gave no total, none can be given.
         if let Some(before) = before {
-            entries.insert(total, (before + added).to_string());
+            entries.insert(total, (before + added).saturating_sub(removed).to_string());
         }
     }
     entries

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use iceberg::spec::{ManifestContentType, ManifestList, Snapshot, SnapshotRef, TableMetadata, Transform};
+use iceberg::spec::{ManifestContentType, ManifestList, Operation, Snapshot, SnapshotRef, TableMetadata, Transform};
 use serde::Serialize;
 
 use super::catalog::LoadedTable;
@@ -184,7 +184,11 @@ pub fn type_text(kind: &Type) -> String {
 pub fn figures(metadata: &TableMetadata) -> Figures {
     let current = metadata.current_snapshot();
     let total = |key| current.map_or(Some(0), |snapshot| number(snapshot, key));
-    let ours = |snapshot: &&SnapshotRef| has(snapshot, progress::LEDGER) || has(snapshot, progress::COMMIT_ID);
+    // Maintenance carries the ledger on; what it does is no commit of records.
+    let ours = |snapshot: &&SnapshotRef| {
+        snapshot.summary().operation != Operation::Replace
+            && (has(snapshot, progress::LEDGER) || has(snapshot, progress::COMMIT_ID))
+    };
     Figures {
         snapshot_id: metadata.current_snapshot_id(),
         snapshots: metadata.snapshots().len(),

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, ManifestContentType,
-    ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder,
-    PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata, Type,
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, Manifest,
+    ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter,
+    ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata, Type,
 };
 use uuid::Uuid;
 
@@ -53,10 +53,7 @@ impl Manifests {
 
     /// Writes manifests for `files` and the list of all manifests of the new snapshot.
     pub(super) async fn write(&self, new: &NewSnapshot<'_>, files: &[WrittenFile]) -> Result<WrittenList> {
-        let mut manifests = match new.metadata.current_snapshot() {
-            Some(snapshot) => self.list(new.metadata, snapshot).await?.as_ref().clone(),
-            None => Vec::new(),
-        };
+        let mut manifests = self.inherited(new.metadata).await?;
         let mut written = Vec::new();
         let mut by_spec: BTreeMap<i32, Vec<&WrittenFile>> = BTreeMap::new();
         files.iter().for_each(|file| by_spec.entry(file.spec_id).or_default().push(file));
@@ -77,6 +74,23 @@ impl Manifests {
         self.write_list(new, manifests, written).await
     }
 
+    /// The current snapshot's manifests that have live files; the others only say what an older snapshot removed.
+    pub(super) async fn inherited(&self, metadata: &TableMetadata) -> Result<Vec<ManifestFile>> {
+        let Some(snapshot) = metadata.current_snapshot() else { return Ok(Vec::new()) };
+        let list = self.list(metadata, snapshot).await?;
+        Ok(list
+            .iter()
+            .filter(|manifest| manifest.has_added_files() || manifest.has_existing_files())
+            .cloned()
+            .collect())
+    }
+
+    /// A manifest's entries.
+    pub(super) async fn load(&self, manifest: &ManifestFile) -> Result<Manifest> {
+        let loaded = manifest.load_manifest(&self.io).await;
+        loaded.map_err(|e| from_iceberg(format!("read manifest `{}`", manifest.manifest_path), e))
+    }
+
     /// Remembers the list of a commit that is in, for the next one.
     pub(super) fn remember(&self, list: &WrittenList) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,8 +100,12 @@ impl Manifests {
         lists.insert(list.location.clone(), Arc::clone(&list.manifests));
     }
 
-    /// The manifests of a snapshot.
-    pub(super) async fn list(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Arc<Vec<ManifestFile>>> {
+    /// A snapshot's manifests.
+    pub(super) async fn list(
+        &self,
+        metadata: &TableMetadata,
+        snapshot: &SnapshotRef,
+    ) -> Result<Arc<Vec<ManifestFile>>> {
         let location = snapshot.manifest_list();
         let known = self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(location).cloned();
         if let Some(known) = known {
@@ -101,7 +119,7 @@ impl Manifests {
         Ok(Arc::new(list.consume_entries().into_iter().collect()))
     }
 
-    fn writer(
+    pub(super) fn writer(
         &self,
         new: &NewSnapshot<'_>,
         spec_id: i32,
@@ -131,7 +149,7 @@ impl Manifests {
         for manifest in group {
             let context = || format!("merge manifest `{}`", manifest.manifest_path);
             let is_new = manifest.added_snapshot_id == new.id;
-            let loaded = manifest.load_manifest(&self.io).await.map_err(|e| from_iceberg(context(), e))?;
+            let loaded = self.load(manifest).await?;
             for entry in loaded.entries().iter().filter(|entry| entry.status() != ManifestStatus::Deleted) {
                 let file = entry.data_file().clone();
                 let result = if is_new {
@@ -148,7 +166,7 @@ impl Manifests {
         writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))
     }
 
-    async fn write_list(
+    pub(super) async fn write_list(
         &self,
         new: &NewSnapshot<'_>,
         manifests: Vec<ManifestFile>,
@@ -203,7 +221,7 @@ fn to_merge(manifests: &[ManifestFile]) -> Option<Vec<ManifestFile>> {
     Some(group.into_iter().cloned().collect())
 }
 
-fn spec(metadata: &TableMetadata, spec_id: i32) -> Result<&PartitionSpec> {
+pub(super) fn spec(metadata: &TableMetadata, spec_id: i32) -> Result<&PartitionSpec> {
     let spec = metadata.partition_spec_by_id(spec_id).map(AsRef::as_ref);
     spec.ok_or_else(|| Error::corrupt(format!("the table has no partition spec {spec_id}")))
 }
@@ -220,6 +238,12 @@ fn data_file(metadata: &TableMetadata, file: &WrittenFile) -> Result<DataFile> {
         Ok(Some(Literal::Primitive(datum.literal().clone())))
     });
     let partition: Struct = values.collect::<Result<Vec<Option<Literal>>>>()?.into_iter().collect();
+    data_file_of(metadata, file, partition)
+}
+
+/// The same where the partition value is at hand in Iceberg's own form; that in `file` is not looked at.
+pub(super) fn data_file_of(metadata: &TableMetadata, file: &WrittenFile, partition: Struct) -> Result<DataFile> {
+    let schema = metadata.current_schema();
     let mut builder = DataFileBuilder::default();
     builder
         .content(DataContentType::Data)

@@ -4,6 +4,7 @@ pub mod catalog;
 mod commit;
 mod encode;
 pub mod inspect;
+pub mod maintain;
 mod manifests;
 pub mod progress;
 mod read;

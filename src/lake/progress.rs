@@ -164,6 +164,11 @@ fn positions_text(ledger: &Ledger) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
+/// The snapshot that the table's property names as the one with the newest ledger.
+pub fn marked(metadata: &TableMetadata) -> Option<i64> {
+    read_marker(metadata).ok().flatten().map(|marker| marker.snapshot)
+}
+
 /// The progress in the table's property.
 pub fn marker_progress(metadata: &TableMetadata) -> Option<Progress> {
     let marker = read_marker(metadata).ok().flatten()?;

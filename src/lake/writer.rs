@@ -396,7 +396,7 @@ fn single_value(array: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Op
 }
 
 /// The compression that the table's properties name.
-fn compression(properties: &HashMap<String, String>) -> Result<Compression> {
+pub(super) fn compression(properties: &HashMap<String, String>) -> Result<Compression> {
     let level = properties.get("write.parquet.compression-level").and_then(|text| text.parse().ok()).unwrap_or(1);
     let wrong = |what: &str| {
         Error::corrupt(format!("property `write.parquet.compression-{what}` has a value that is not known"))

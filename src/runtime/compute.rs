@@ -26,6 +26,21 @@ impl Compute {
         Ok(Self { pool: Some(Arc::new(pool)) })
     }
 
+    /// A pool of `threads` that other threads go before: the system runs them where a core would idle, and a little
+    /// beside what keeps all cores busy. Where the system has no such priorities it is a pool like any other.
+    ///
+    /// # Errors
+    /// As [`Compute::pool`].
+    pub fn background(threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|n| format!("background-{n}"))
+            .start_handler(|_| yield_to_others())
+            .build()
+            .map_err(|e| Error::unavailable(format!("start {threads} background threads")).with_source(e))?;
+        Ok(Self { pool: Some(Arc::new(pool)) })
+    }
+
     /// Runs everything at once on the caller's thread: for simulations.
     #[must_use]
     pub fn inline() -> Self {
@@ -51,3 +66,16 @@ impl Compute {
         result.await.map_err(|_| Error::bug("a compute task panicked"))
     }
 }
+
+/// The least weight among the system's threads, for the calling thread alone. Lowering it needs no right, and where it
+/// fails all the same the thread is one like the others.
+#[cfg(target_os = "linux")]
+fn yield_to_others() {
+    const LEAST: i32 = 19;
+    if let Err(error) = rustix::process::setpriority_process(None, LEAST) {
+        tracing::warn!(%error, "background threads have the priority of all others");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn yield_to_others() {}

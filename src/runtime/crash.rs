@@ -17,9 +17,23 @@ pub const STARTS_RESOLVED: &str = "starts-resolved";
 pub const SCHEMA_EVOLVED: &str = "schema-evolved";
 /// A revoke was acknowledged.
 pub const REVOKE_ACKNOWLEDGED: &str = "revoke-acknowledged";
+/// Compacted files are uploaded, nothing refers to them.
+pub const COMPACTED: &str = "compacted";
+/// Manifests of a replacement are uploaded, the catalog knows nothing of them.
+pub const REPLACE_WRITTEN: &str = "replace-written";
+/// Merged manifests are uploaded, the catalog knows nothing of them.
+pub const MANIFESTS_WRITTEN: &str = "manifests-written";
+/// The snapshots that are to be dropped are noted, and still there.
+pub const DROPPED_NOTED: &str = "dropped-noted";
+/// A commit of maintenance is in, nobody has acted on the answer.
+pub const MAINTENANCE_COMMITTED: &str = "maintenance-committed";
+/// One kind of the files of dropped snapshots is deleted, the next is not.
+pub const EXPIRED_FILES_DELETED: &str = "expired-files-deleted";
+/// The first orphan is deleted, the others are not.
+pub const ORPHAN_DELETED: &str = "orphan-deleted";
 
 /// All points, for tests that visit each.
-pub const ALL: [&str; 8] = [
+pub const ALL: [&str; 15] = [
     FILES_UPLOADED,
     MANIFEST_LIST_WRITTEN,
     METADATA_WRITTEN,
@@ -28,6 +42,13 @@ pub const ALL: [&str; 8] = [
     STARTS_RESOLVED,
     SCHEMA_EVOLVED,
     REVOKE_ACKNOWLEDGED,
+    COMPACTED,
+    REPLACE_WRITTEN,
+    MANIFESTS_WRITTEN,
+    DROPPED_NOTED,
+    MAINTENANCE_COMMITTED,
+    EXPIRED_FILES_DELETED,
+    ORPHAN_DELETED,
 ];
 
 /// Ends the process at once if this point was asked for and has been passed as often as asked.

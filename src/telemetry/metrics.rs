@@ -138,6 +138,8 @@ pub struct TableMetrics {
     pub lag_seconds: Gauge,
     /// Assignments and revocations.
     pub rebalances: IntCounter,
+    /// Upkeep.
+    pub maintenance: MaintenanceMetrics,
     table: String,
     registry: Registry,
     reasons: Mutex<BTreeMap<(&'static str, &'static str), IntCounter>>,
@@ -154,6 +156,32 @@ pub struct CommitCounters {
     pub outdated: IntCounter,
     /// Tries that lost against another writer and were made again.
     pub conflict_retry: IntCounter,
+}
+
+/// A table's upkeep by this process, dead letters included; the gauges are of the table itself.
+pub struct MaintenanceMetrics {
+    /// Compactions committed.
+    pub compactions: IntCounter,
+    /// Files that they replaced.
+    pub compacted_files: IntCounter,
+    /// Bytes of those files.
+    pub compacted_bytes: IntCounter,
+    /// Bytes of the files that replaced them.
+    pub written_bytes: IntCounter,
+    /// Snapshots dropped.
+    pub expired_snapshots: IntCounter,
+    /// Files deleted.
+    pub deleted_files: IntCounter,
+    /// Steps that ended with an error.
+    pub failures: IntCounter,
+    /// Data files.
+    pub data_files: Gauge,
+    /// Data files that are smaller than they should be.
+    pub small_files: Gauge,
+    /// Delete files and deletion vectors.
+    pub delete_files: Gauge,
+    /// Snapshots.
+    pub snapshots: Gauge,
 }
 
 /// Where a partition's ledger stands in its log.
@@ -204,6 +232,19 @@ impl TableMetrics {
             commit_last_timestamp_seconds: unknown("frazil_commit_last_timestamp_seconds"),
             lag_seconds: unknown("frazil_lag_seconds"),
             rebalances: counter("frazil_rebalances_total"),
+            maintenance: MaintenanceMetrics {
+                compactions: counter("frazil_compactions_total"),
+                compacted_files: counter("frazil_compacted_files_total"),
+                compacted_bytes: counter("frazil_compacted_bytes_total"),
+                written_bytes: counter("frazil_compaction_written_bytes_total"),
+                expired_snapshots: counter("frazil_expired_snapshots_total"),
+                deleted_files: counter("frazil_deleted_files_total"),
+                failures: counter("frazil_maintenance_failures_total"),
+                data_files: unknown("frazil_data_files"),
+                small_files: unknown("frazil_small_files"),
+                delete_files: unknown("frazil_delete_files"),
+                snapshots: unknown("frazil_snapshots"),
+            },
             reasons: Mutex::default(),
             partitions: Mutex::default(),
             table,

@@ -164,6 +164,10 @@ impl Catalog for WatchedCatalog {
     async fn list(&self) -> Result<Vec<TableName>> {
         self.faulty.list().await
     }
+
+    async fn take_lease(&self, name: &str, owner: &str, now_ms: i64, until_ms: i64) -> Result<bool> {
+        self.faulty.take_lease(name, owner, now_ms, until_ms).await
+    }
 }
 
 /// Tables as one replica reaches them.

@@ -23,6 +23,7 @@ mod faults;
 mod intercept;
 mod kafka;
 mod lake;
+mod maintain;
 mod partitions;
 mod process;
 mod recovery;

@@ -51,6 +51,7 @@ pub struct MemoryCatalog {
 #[derive(Default)]
 struct State {
     tables: BTreeMap<TableName, LoadedTable>,
+    leases: BTreeMap<String, (String, i64)>,
     held: Vec<Held>,
 }
 
@@ -266,6 +267,16 @@ impl Catalog for MemoryCatalog {
     async fn list(&self) -> Result<Vec<TableName>> {
         self.read_fault("list").await?;
         Ok(self.state().tables.keys().cloned().collect())
+    }
+
+    async fn take_lease(&self, name: &str, owner: &str, now_ms: i64, until_ms: i64) -> Result<bool> {
+        self.read_fault("lease").await?;
+        let mut state = self.state();
+        let held = state.leases.get(name).is_some_and(|(other, until)| other != owner && *until > now_ms);
+        if !held {
+            state.leases.insert(name.to_owned(), (owner.to_owned(), until_ms));
+        }
+        Ok(!held)
     }
 }
 

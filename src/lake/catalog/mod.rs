@@ -72,4 +72,12 @@ pub trait Catalog: Send + Sync {
     /// # Errors
     /// As [`Catalog::load`].
     async fn list(&self) -> Result<Vec<TableName>>;
+
+    /// Takes or renews the lease `name` for `owner` until `until_ms`; false where another owner's has not run out at
+    /// `now_ms`. Both are milliseconds since the epoch by the caller's clock, so a lease may be held twice for as long
+    /// as clocks differ.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    async fn take_lease(&self, name: &str, owner: &str, now_ms: i64, until_ms: i64) -> Result<bool>;
 }

@@ -105,4 +105,18 @@ pub(super) async fn check_catalog(catalog: &dyn Catalog) {
     assert!(matches!(catalog.commit(vec![gone]).await, Ok(Applied::Conflict(_))));
     let same = catalog.load(&a).await.unwrap().unwrap();
     assert_eq!(same.metadata_location, side[0].metadata_location);
+
+    // A lease has one owner until it runs out or is given back.
+    for (owner, now_ms, until_ms, taken) in [
+        ("x", 0, 10, true),
+        ("y", 9, 20, false),
+        ("x", 9, 15, true),
+        ("y", 14, 20, false),
+        ("y", 15, 20, true),
+        ("y", 16, 16, true),
+        ("x", 16, 20, true),
+    ] {
+        assert_eq!(catalog.take_lease("l", owner, now_ms, until_ms).await.unwrap(), taken, "{owner} at {now_ms}");
+    }
+    assert!(catalog.take_lease("other", "y", 16, 20).await.unwrap());
 }

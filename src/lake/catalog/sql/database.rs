@@ -56,6 +56,16 @@ const INSERT_TABLE: &str = "INSERT INTO iceberg_tables
 const SWAP_POINTER: &str = "UPDATE iceberg_tables SET metadata_location = $5, previous_metadata_location = $4
     WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3 AND metadata_location = $4
     AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
+/// Frazil's own; made when first wanted, so that a catalog that nobody maintains stays as it is.
+const CREATE_LEASES: &str = "CREATE TABLE IF NOT EXISTS frazil_leases (
+    catalog_name VARCHAR(255) NOT NULL,
+    lease_name VARCHAR(1000) NOT NULL,
+    owner VARCHAR(255) NOT NULL,
+    until_ms BIGINT NOT NULL,
+    PRIMARY KEY (catalog_name, lease_name))";
+const TAKE_LEASE: &str = "INSERT INTO frazil_leases (catalog_name, lease_name, owner, until_ms) VALUES ($1, $2, $3, $5)
+    ON CONFLICT (catalog_name, lease_name) DO UPDATE SET owner = $3, until_ms = $5
+    WHERE frazil_leases.owner = $3 OR frazil_leases.until_ms <= $4";
 /// A replica that loses its network in a transaction would keep its rows locked until TCP gives up, hours later.
 const RELEASE_LOCKS: &str = "SET idle_in_transaction_session_timeout = '60s'";
 
@@ -72,6 +82,16 @@ pub(super) struct Swap<'a> {
     pub(super) table: &'a TableName,
     pub(super) old: &'a str,
     pub(super) new: &'a str,
+}
+
+/// A lease to be taken.
+#[derive(Debug)]
+pub(super) struct Lease<'a> {
+    pub(super) catalog: &'a str,
+    pub(super) name: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) now_ms: i64,
+    pub(super) until_ms: i64,
 }
 
 /// What is known after a transaction of swaps.
@@ -187,6 +207,30 @@ impl Database {
             transaction.commit().await?;
             Ok(inserted.rows_affected() == 1)
         })
+    }
+
+    /// Takes a lease; false where another owner has it.
+    pub(super) async fn lease(&self, lease: &Lease<'_>) -> sqlx::Result<bool> {
+        match self.take_lease(lease).await {
+            // Mostly the table is missing; what else is wrong shows again.
+            Err(sqlx::Error::Database(_)) => {
+                on!(self, pool => sqlx::query(CREATE_LEASES).execute(pool).await.map(drop))?;
+                self.take_lease(lease).await
+            }
+            taken => taken,
+        }
+    }
+
+    async fn take_lease(&self, lease: &Lease<'_>) -> sqlx::Result<bool> {
+        on!(self, pool => sqlx::query(TAKE_LEASE)
+            .bind(lease.catalog)
+            .bind(lease.name)
+            .bind(lease.owner)
+            .bind(lease.now_ms)
+            .bind(lease.until_ms)
+            .execute(pool)
+            .await
+            .map(|taken| taken.rows_affected() == 1))
     }
 
     /// Swaps all pointers or none. `swaps` are in order of their tables, so that two calls cannot lock each other out.

@@ -26,7 +26,7 @@ mod database;
 #[cfg(test)]
 mod tests;
 
-use database::{Database, STATEMENT_LIMIT, Swap, Swapped, answered};
+use database::{Database, Lease, STATEMENT_LIMIT, Swap, Swapped, answered};
 
 /// One metadata file, read or written.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
@@ -298,5 +298,11 @@ impl Catalog for SqlCatalog {
         // Here and not there, since databases sort by their own locale.
         tables.sort();
         Ok(tables)
+    }
+
+    async fn take_lease(&self, name: &str, owner: &str, now_ms: i64, until_ms: i64) -> Result<bool> {
+        let database = self.database().await?;
+        let lease = Lease { catalog: &self.name, name, owner, now_ms, until_ms };
+        answered("take a lease", self.clock.timeout(STATEMENT_LIMIT, database.lease(&lease)).await)
     }
 }
