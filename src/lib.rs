@@ -28,6 +28,8 @@ pub mod model;
 pub mod pipeline;
 pub mod ports;
 pub mod registry;
+#[cfg(feature = "http")]
+pub mod rest_catalog;
 pub mod rule;
 pub mod runtime;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use crate::model::decoded::Reason;
 
 /// Per part of the tree the modules that its product code may import. The longest part that fits counts; `*` is
 /// everything. A module may always import itself.
-const IMPORTS: [(&str, &str); 20] = [
+const IMPORTS: [(&str, &str); 21] = [
     ("error", ""),
     ("invariant", ""),
     ("model", "error invariant"),
@@ -25,6 +25,7 @@ const IMPORTS: [(&str, &str); 20] = [
     ("registry", "ports model error invariant runtime telemetry"),
     ("lake", "ports model error invariant rule runtime telemetry"),
     ("http", "error runtime telemetry"),
+    ("rest_catalog", "ports model error"),
     ("demo", "error model runtime"),
     ("app", "*"),
     ("cli", "app config decode demo http kafka lake pipeline ports model error runtime telemetry"),
@@ -37,7 +38,7 @@ const IMPORTS: [(&str, &str); 20] = [
 /// Crates that belong to some parts of the tree only. `tokio` among them: nothing pure may wait.
 const CRATES: [(&str, &str); 17] = [
     ("arrow", "model ports decode lake"),
-    ("axum", "http demo"),
+    ("axum", "http rest_catalog demo"),
     ("clap", "cli"),
     ("hyper", "http"),
     ("hyper_util", "http"),
@@ -194,7 +195,7 @@ fn ports(source: &Source) -> Vec<String> {
     for (number, line) in source.product() {
         importing |= line.contains("ports::");
         let traits: &[&str] =
-            if importing { &["Source", "SourceEvent", "Registry", "Lake", "FileWriter"] } else { &[] };
+            if importing { &["Source", "SourceEvent", "Registry", "Lake", "FileWriter", "CatalogView"] } else { &[] };
         let words =
             line.split(|c| !is_word(c)).filter(|word| traits.contains(word) || ["async", "await"].contains(word));
         found.extend(words.map(|word| says(source, number, &format!("`{word}` in pure code"))));

@@ -14,6 +14,7 @@ use iceberg::spec::{
 
 use crate::error::{Error, Result};
 use crate::model::ids::TableName;
+use crate::ports::Properties;
 use crate::runtime::clock::Clock;
 
 use super::apply::{self, Next};
@@ -270,6 +271,15 @@ impl Catalog for MemoryCatalog {
     async fn list(&self) -> Result<Vec<TableName>> {
         self.read_fault("list").await?;
         Ok(self.state().tables.keys().cloned().collect())
+    }
+
+    async fn location(&self, table: &TableName) -> Result<Option<String>> {
+        Ok(self.load(table).await?.map(|loaded| loaded.metadata_location))
+    }
+
+    async fn namespaces(&self) -> Result<BTreeMap<Vec<String>, Properties>> {
+        let made = self.list().await?.into_iter().map(|table| (table.namespace, Properties::new()));
+        Ok(made.collect())
     }
 }
 
