@@ -30,6 +30,8 @@ pub mod ports;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod registry;
+#[cfg(feature = "http")]
+pub mod rest_catalog;
 pub mod rule;
 pub mod runtime;
 pub mod seam;

@@ -501,4 +501,49 @@ pub trait Sql: Send + Sync {
     /// `Unavailable` where a fresh view or the store cannot be had in time; later, from the rows, also `InvalidRequest`
     /// for a limit that was met.
     async fn query(&self, request: SqlRequest) -> Result<SqlAnswer>;
+/// Properties by name: of a namespace, or that tell an engine how to reach files.
+pub type Properties = BTreeMap<String, String>;
+
+/// A table's current metadata, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMetadata {
+    /// The metadata file.
+    pub location: String,
+    /// Its JSON, byte for byte as its writer wrote it.
+    pub json: Bytes,
+}
+
+/// The catalog as other engines read it: every namespace and table, whoever made them.
+#[async_trait]
+pub trait CatalogView: Send + Sync {
+    /// Namespaces, outermost level first, with their properties: those that were made, and those that tables lie in.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    async fn namespaces(&self) -> Result<BTreeMap<Vec<String>, Properties>>;
+
+    /// All tables, by name.
+    ///
+    /// # Errors
+    /// As [`CatalogView::namespaces`].
+    async fn tables(&self) -> Result<Vec<TableName>>;
+
+    /// Where the table's metadata lies now; `None` where there is no such table. Reads no file.
+    ///
+    /// # Errors
+    /// As [`CatalogView::namespaces`].
+    async fn metadata_location(&self, table: &TableName) -> Result<Option<String>>;
+
+    /// The table's metadata as it is now; `None` where there is no such table.
+    ///
+    /// # Errors
+    /// As [`CatalogView::namespaces`]; `Corrupt` where the file is missing or cannot be read.
+    async fn metadata(&self, table: &TableName) -> Result<Option<StoredMetadata>>;
+
+    /// What an engine must be told to reach files beside `location`, by the names of the Iceberg REST specification.
+    /// Never a secret.
+    ///
+    /// # Errors
+    /// As [`CatalogView::namespaces`].
+    async fn access(&self, location: &str) -> Result<Properties>;
 }

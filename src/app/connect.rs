@@ -24,6 +24,7 @@ use crate::pipeline::event::{OnError, OnGap, OnTopicChange, Settings, StartAt};
 use crate::ports::{Registry, SqlLimits};
 use crate::query::{self, SqlEngine};
 use crate::registry;
+use crate::rest_catalog;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 
@@ -232,6 +233,12 @@ pub fn http_options(server: &ServerConfig, stop_limit: std::time::Duration) -> h
         scopes: token.scopes.iter().map(ToString::to_string).collect(),
     });
     http::Options { listen: server.listen, tls, tokens: tokens.collect(), stop_limit }
+}
+
+/// The REST catalog's options.
+#[must_use]
+pub fn rest_catalog_options(config: &Config) -> rest_catalog::Options {
+    rest_catalog::Options { warehouses: vec![config.catalog.name.clone(), config.catalog.warehouse.clone()] }
 }
 
 /// One table's specification.

@@ -12,13 +12,15 @@ use super::maintain::Upkeep;
 use super::views::TableViews;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::auth::{Scope, require_with};
 use crate::http::{self, Server};
 use crate::kafka::{Kafka, TableId};
 use crate::lake::IcebergLake;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::offsets::NextOffset;
 use crate::pipeline::driver::{self, Ports, TableSpec};
-use crate::ports::{Lake, Recovery, Registry, Source, TableState};
+use crate::ports::{CatalogView, Lake, Recovery, Registry, Source, TableState};
+use crate::rest_catalog;
 use crate::runtime::budget::Budget;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
@@ -102,8 +104,10 @@ impl Service {
         let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
         let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
         let sql = connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?;
+        let engines = rest_catalog::routes(Arc::clone(&lake) as Arc<dyn CatalogView>, connect::rest_catalog_options(&config));
         let routes = http::operations(health.clone(), metrics.clone())
-            .merge(http::sql::routes(Arc::new(sql), connect::sql_limits(&config)));
+            .merge(http::sql::routes(Arc::new(sql), connect::sql_limits(&config)))
+            .merge(require_with(Scope::Read, engines, |no| rest_catalog::refuse(no.status, no.message)));
         let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
         let server = Server::bind(&options, routes, clock.clone()).await?;
         let (listen, listener_tls) = (server.local_addr(), server.tls());

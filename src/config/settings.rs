@@ -159,7 +159,7 @@ sections! {
         orphan_grace: Span,
     }
 
-    /// The HTTP listener: /metrics, /livez, /readyz.
+    /// The HTTP listener: /iceberg, /metrics, /livez, /readyz.
     ServerSettings {
         /// Address and port. Default 127.0.0.1:8181. Anything but loopback needs tls and auth.
         listen: String,

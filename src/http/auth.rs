@@ -174,24 +174,27 @@ pub(super) async fn authenticate(State(tokens): State<Tokens>, mut request: Requ
 
 /// `routes`, for principals with `scope` only: 401 without a valid token, 403 where its scopes do not suffice.
 pub fn require(scope: Scope, routes: Router) -> Router {
+    require_with(scope, routes, Refusal::into_response)
+}
+
+/// As [`require`], for a face whose protocol has its own way to refuse: `say` makes the body.
+pub fn require_with(scope: Scope, routes: Router, say: fn(Refusal) -> Response) -> Router {
     routes.route_layer(from_fn(move |request: Request, next: Next| async move {
         match request.extensions().get::<Principal>() {
             Some(principal) if principal.may(scope) => next.run(request).await,
-            Some(principal) => forbidden(principal, scope),
-            None => unauthorized(),
+            Some(principal) => say(forbidden(principal, scope)),
+            None => ([(WWW_AUTHENTICATE, "Bearer")], say(unauthorized())).into_response(),
         }
     }))
 }
 
-fn unauthorized() -> Response {
-    let refusal =
-        Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs `Authorization: Bearer` with a valid token");
-    ([(WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
+fn unauthorized() -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs `Authorization: Bearer` with a valid token")
 }
 
-fn forbidden(principal: &Principal, scope: Scope) -> Response {
+fn forbidden(principal: &Principal, scope: Scope) -> Refusal {
     let message = format!("token `{}` lacks the scope `{}`", principal.name, scope.as_str());
-    Refusal::new(StatusCode::FORBIDDEN, "forbidden", message).into_response()
+    Refusal::new(StatusCode::FORBIDDEN, "forbidden", message)
 }
 
 #[cfg(test)]

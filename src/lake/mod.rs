@@ -12,6 +12,7 @@ mod resume;
 pub mod schema;
 pub mod storage;
 mod tables;
+mod view;
 mod writer;
 
 pub use resume::{ResumeFrom, Resumed};

@@ -21,7 +21,8 @@ use crate::model::ids::{CommitId, TableName, TopicPartition};
 use crate::model::ledger::Advances;
 use crate::model::schema::TableSchema;
 use crate::ports::{
-    CommitOutcome, CommitRequest, FileWriter, Lake, Recovery, RegisteredSchema, Registry, TableLayout, TableState,
+    CommitOutcome, CommitRequest, FileWriter, Lake, Properties, Recovery, RegisteredSchema, Registry, TableLayout,
+    TableState,
 };
 use crate::rule::{self, Rule};
 
@@ -167,6 +168,14 @@ impl Catalog for WatchedCatalog {
 
     async fn take_lease(&self, name: &str, owner: &str, now_ms: i64, until_ms: i64) -> Result<bool> {
         self.faulty.take_lease(name, owner, now_ms, until_ms).await
+    }
+
+    async fn location(&self, table: &TableName) -> Result<Option<String>> {
+        self.faulty.location(table).await
+    }
+
+    async fn namespaces(&self) -> Result<BTreeMap<Vec<String>, Properties>> {
+        self.faulty.namespaces().await
     }
 }
 

@@ -14,6 +14,7 @@ use iceberg::spec::{
 
 use crate::error::{Error, Result};
 use crate::model::ids::TableName;
+use crate::ports::Properties;
 use crate::runtime::clock::Clock;
 
 use super::apply::{self, Next};
@@ -277,6 +278,15 @@ impl Catalog for MemoryCatalog {
             state.leases.insert(name.to_owned(), (owner.to_owned(), until_ms));
         }
         Ok(!held)
+    }
+
+    async fn location(&self, table: &TableName) -> Result<Option<String>> {
+        Ok(self.load(table).await?.map(|loaded| loaded.metadata_location))
+    }
+
+    async fn namespaces(&self) -> Result<BTreeMap<Vec<String>, Properties>> {
+        let made = self.list().await?.into_iter().map(|table| (table.namespace, Properties::new()));
+        Ok(made.collect())
     }
 }
 

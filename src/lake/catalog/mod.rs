@@ -1,19 +1,21 @@
 //! The catalog port in the REST catalog's own words: load, commit(requirements, updates). Its faces are one function.
 
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
 use iceberg::spec::TableMetadataRef;
 use iceberg::{TableCreation, TableRequirement, TableUpdate};
 
-use async_trait::async_trait;
-
 use crate::error::{Error, Result};
 use crate::model::ids::TableName;
+use crate::ports::Properties;
 
 mod apply;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod sql;
 #[cfg(test)]
-mod tables;
+pub(super) mod tables;
 
 /// A table's metadata and the file that holds it.
 #[derive(Debug, Clone)]
@@ -80,4 +82,16 @@ pub trait Catalog: Send + Sync {
     /// # Errors
     /// As [`Catalog::load`].
     async fn take_lease(&self, name: &str, owner: &str, now_ms: i64, until_ms: i64) -> Result<bool>;
+
+    /// Where the table's metadata lies, without reading it; `None` where the catalog answers that there is no table.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    async fn location(&self, table: &TableName) -> Result<Option<String>>;
+
+    /// The namespaces that were made, tables or not, with their properties.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    async fn namespaces(&self) -> Result<BTreeMap<Vec<String>, Properties>>;
 }

@@ -12,11 +12,11 @@ use super::{Applied, Catalog, LoadedTable, TableChange};
 use crate::error::ErrorKind;
 use crate::model::ids::TableName;
 
-pub(super) fn name(text: &str) -> TableName {
+pub(in crate::lake) fn name(text: &str) -> TableName {
     text.parse().unwrap()
 }
 
-pub(super) fn creation() -> TableCreation {
+pub(in crate::lake) fn creation() -> TableCreation {
     let id = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long)).into();
     TableCreation::builder()
         .name("ignored".to_owned())
@@ -79,6 +79,10 @@ pub(super) async fn check_catalog(catalog: &dyn Catalog) {
     assert!(first.metadata.location().contains("/n/m/a-"), "{}", first.metadata.location());
     let second = catalog.create(&b, creation()).await.unwrap();
     assert_eq!(catalog.list().await.unwrap(), [b.clone(), a.clone()]);
+    assert_eq!(catalog.location(&a).await.unwrap(), Some(first.metadata_location.clone()));
+    assert_eq!(catalog.location(&name("n.gone")).await.unwrap(), None);
+    let namespaces = catalog.namespaces().await.unwrap();
+    assert_eq!(namespaces.into_keys().collect::<Vec<_>>(), [b.namespace.clone(), a.namespace.clone()]);
 
     // Both or none.
     let both = done(

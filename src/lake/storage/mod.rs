@@ -16,6 +16,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
+use crate::ports::Properties;
 
 mod cloud;
 mod credentials;
@@ -60,8 +61,16 @@ struct Inner {
     /// Every location lies in memory, its root being the first part of its path there.
     only_memory: bool,
     files: Arc<DurableFiles>,
-    buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    buckets: Mutex<HashMap<String, Bucket>>,
     traffic: Arc<Traffic>,
+}
+
+/// An open bucket.
+#[derive(Clone)]
+struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    /// See [`Stores::access`].
+    access: Properties,
 }
 
 /// What went to and came from stores, whole files: counted since the stores were made.
@@ -265,6 +274,19 @@ impl Stores {
         Ok(Upload::new(store, path, location, Arc::clone(&self.inner.traffic)))
     }
 
+    /// What another engine must be told to reach the store of `location`, by the names of the Iceberg REST
+    /// specification: endpoint, region and style of S3, nothing of others. Never a secret.
+    ///
+    /// # Errors
+    /// As [`Stores::resolve`].
+    pub async fn access(&self, location: &str) -> Result<Properties> {
+        let location = Location::parse(location)?;
+        match location.scheme {
+            Scheme::S3 if !self.inner.only_memory => Ok(self.bucket(&location).await?.access),
+            _ => Ok(Properties::new()),
+        }
+    }
+
     /// iceberg's view of these stores.
     #[must_use]
     pub fn file_io(&self) -> iceberg::io::FileIO {
@@ -294,19 +316,21 @@ impl Stores {
             _ if inner.only_memory => Ok(inner.memory.clone()),
             Scheme::Memory => Ok(inner.memory.clone()),
             Scheme::File => Ok(inner.files.clone()),
-            Scheme::S3 | Scheme::Gcs | Scheme::Azure(_) => {
-                // Held while one bucket is opened, so that the credential chain is read once.
-                let mut buckets = inner.buckets.lock().await;
-                let root = location.root();
-                if let Some(store) = buckets.get(&root) {
-                    return Ok(Arc::clone(store));
-                }
-                // On the heap: reading the credential chain is a large future, and every access would carry it.
-                let store = Box::pin(cloud::open(location, &inner.options)).await?;
-                buckets.insert(root, Arc::clone(&store));
-                Ok(store)
-            }
+            Scheme::S3 | Scheme::Gcs | Scheme::Azure(_) => Ok(self.bucket(location).await?.store),
         }
+    }
+
+    async fn bucket(&self, location: &Location) -> Result<Bucket> {
+        // Held while one bucket is opened, so that the credential chain is read once.
+        let mut buckets = self.inner.buckets.lock().await;
+        let root = location.root();
+        if let Some(bucket) = buckets.get(&root) {
+            return Ok(bucket.clone());
+        }
+        // On the heap: reading the credential chain is a large future, and every access would carry it.
+        let bucket = Box::pin(cloud::open(location, &self.inner.options)).await?;
+        buckets.insert(root, bucket.clone());
+        Ok(bucket)
     }
 }
 

@@ -50,6 +50,10 @@ const SELECT_TABLES: &str = "SELECT table_namespace, table_name FROM iceberg_tab
     WHERE catalog_name = $1 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
 const INSERT_NAMESPACE: &str = "INSERT INTO iceberg_namespace_properties
     (catalog_name, namespace, property_key, property_value) VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
+const SELECT_NAMESPACES: &str = "SELECT namespace, property_key, property_value FROM iceberg_namespace_properties
+    WHERE catalog_name = $1";
+/// The key of the row that every namespace has.
+pub(super) const EXISTS: &str = "exists";
 const INSERT_TABLE: &str = "INSERT INTO iceberg_tables
     (catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location, iceberg_type)
     VALUES ($1, $2, $3, $4, NULL, 'TABLE') ON CONFLICT DO NOTHING";
@@ -189,6 +193,11 @@ impl Database {
     /// Namespace and name of all tables, in no order.
     pub(super) async fn tables(&self, catalog: &str) -> sqlx::Result<Vec<(String, String)>> {
         on!(self, pool => sqlx::query_as(SELECT_TABLES).bind(catalog).fetch_all(pool).await)
+    }
+
+    /// Namespace, key and value of all namespaces' properties, in no order.
+    pub(super) async fn namespaces(&self, catalog: &str) -> sqlx::Result<Vec<(String, String, Option<String>)>> {
+        on!(self, pool => sqlx::query_as(SELECT_NAMESPACES).bind(catalog).fetch_all(pool).await)
     }
 
     /// Adds a table and its namespace; false where there is a table of that name.

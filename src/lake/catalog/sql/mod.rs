@@ -1,7 +1,7 @@
 //! The embedded catalog in a SQL database: a commit is a compare-and-swap of each table's metadata location, all in
 //! one transaction. The schema is the JDBC catalog's, so that PyIceberg and Java open the same database.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use crate::error::{Error, Result};
 use crate::lake::storage::{Stores, from_iceberg};
 use crate::model::ids::TableName;
+use crate::ports::Properties;
 use crate::runtime::clock::Clock;
 use crate::runtime::crash;
 use crate::runtime::task::{self, TaskKind};
@@ -26,7 +27,7 @@ mod database;
 #[cfg(test)]
 mod tests;
 
-use database::{Database, Lease, STATEMENT_LIMIT, Swap, Swapped, answered};
+use database::{Database, EXISTS, Lease, STATEMENT_LIMIT, Swap, Swapped, answered};
 
 /// One metadata file, read or written.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
@@ -290,10 +291,7 @@ impl Catalog for SqlCatalog {
         let database = self.database().await?;
         let found = self.clock.timeout(STATEMENT_LIMIT, database.tables(&self.name)).await;
         let found = answered("list the catalog's tables", found)?;
-        let name = |(namespace, name): (String, String)| TableName {
-            namespace: namespace.split('.').map(str::to_owned).collect(),
-            name,
-        };
+        let name = |(namespace, name): (String, String)| TableName { namespace: levels(&namespace), name };
         let mut tables: Vec<TableName> = found.into_iter().map(name).collect();
         // Here and not there, since databases sort by their own locale.
         tables.sort();
@@ -305,4 +303,27 @@ impl Catalog for SqlCatalog {
         let lease = Lease { catalog: &self.name, name, owner, now_ms, until_ms };
         answered("take a lease", self.clock.timeout(STATEMENT_LIMIT, database.lease(&lease)).await)
     }
+
+    async fn location(&self, table: &TableName) -> Result<Option<String>> {
+        self.pointer(table).await
+    }
+
+    async fn namespaces(&self) -> Result<BTreeMap<Vec<String>, Properties>> {
+        let database = self.database().await?;
+        let found = self.clock.timeout(STATEMENT_LIMIT, database.namespaces(&self.name)).await;
+        let mut namespaces: BTreeMap<Vec<String>, Properties> = BTreeMap::new();
+        for (namespace, key, value) in answered("list the catalog's namespaces", found)? {
+            let properties = namespaces.entry(levels(&namespace)).or_default();
+            // The row that says that the namespace exists is none of its properties.
+            if key != EXISTS {
+                properties.insert(key, value.unwrap_or_default());
+            }
+        }
+        Ok(namespaces)
+    }
+}
+
+/// The levels of a namespace as the database has them in one text.
+fn levels(namespace: &str) -> Vec<String> {
+    namespace.split('.').map(str::to_owned).collect()
 }
