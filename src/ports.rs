@@ -501,6 +501,8 @@ pub trait Sql: Send + Sync {
     /// `Unavailable` where a fresh view or the store cannot be had in time; later, from the rows, also `InvalidRequest`
     /// for a limit that was met.
     async fn query(&self, request: SqlRequest) -> Result<SqlAnswer>;
+}
+
 /// Properties by name: of a namespace, or that tell an engine how to reach files.
 pub type Properties = BTreeMap<String, String>;
 
