@@ -205,7 +205,29 @@ fn every_mistake_at_the_top_and_in_the_registry_names_its_key_and_remedy() {
 }
 
 #[test]
-fn every_mistake_in_limits_maintenance_and_server_names_its_key_and_remedy() {
+fn every_mistake_in_maintenance_names_its_key_and_remedy() {
+    let cases = [
+        (
+            "maintenance: {keep_snapshots: 5}",
+            "setting `maintenance.keep_min`: it is above `keep_snapshots`; lower it, or raise the other",
+        ),
+        ("maintenance: {memory: 1MiB}", "setting `maintenance.memory`: 1048576 bytes are too few; write 64MiB or more"),
+        (
+            "maintenance: {orphan_grace: 1h}\ntables: [{topic: t, table: a.t, commit_interval: 31m}]",
+            "setting `maintenance.orphan_grace`: it is less than twice the `commit_interval` of table `a.t`; raise it, or lower the other",
+        ),
+        (
+            "maintenance: {keep_for: 1m}",
+            "setting `maintenance.keep_min_age`: it is above `keep_for`; lower it, or raise the other",
+        ),
+    ];
+    for (yaml, expected) in cases {
+        check_mistake(yaml, expected);
+    }
+}
+
+#[test]
+fn every_mistake_in_limits_and_server_names_its_key_and_remedy() {
     let token = |rest: &str| format!("server: {{auth: {{tokens: [{{{rest}}}]}}}}");
     let no_hash = "setting `server.auth.tokens[0].hash`: this is no token hash; write `sha256:` and 64 hex digits, as `printf %s \"$TOKEN\" | sha256sum` prints them";
     let open = "setting `server.listen`: `0.0.0.0:80` is open to the network and needs `server.tls` and `server.auth.tokens`; write both, or listen on 127.0.0.1";
@@ -224,22 +246,6 @@ fn every_mistake_in_limits_maintenance_and_server_names_its_key_and_remedy() {
         (
             "compute_threads: 0".to_owned(),
             "setting `compute_threads`: it must be above 0; raise it, or remove it for its default",
-        ),
-        (
-            "maintenance: {keep_snapshots: 5}".to_owned(),
-            "setting `maintenance.keep_min`: it is above `keep_snapshots`; lower it, or raise the other",
-        ),
-        (
-            "maintenance: {memory: 1MiB}".to_owned(),
-            "setting `maintenance.memory`: 1048576 bytes are too few; write 64MiB or more",
-        ),
-        (
-            "maintenance: {orphan_grace: 1h}\ntables: [{topic: t, table: a.t, commit_interval: 31m}]".to_owned(),
-            "setting `maintenance.orphan_grace`: it is less than twice the `commit_interval` of table `a.t`; raise it, or lower the other",
-        ),
-        (
-            "maintenance: {keep_for: 1m}".to_owned(),
-            "setting `maintenance.keep_min_age`: it is above `keep_for`; lower it, or raise the other",
         ),
         (
             "server: {listen: 'localhost:80'}".to_owned(),
