@@ -241,6 +241,13 @@ pub fn rest_catalog_options(config: &Config) -> rest_catalog::Options {
     rest_catalog::Options { warehouses: vec![config.catalog.name.clone(), config.catalog.warehouse.clone()] }
 }
 
+/// Where other engines find the REST catalog.
+#[must_use]
+pub fn catalog_url(server: &ServerConfig) -> String {
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}{}", server.listen, rest_catalog::PATH)
+}
+
 /// One table's specification.
 ///
 /// # Errors

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn without_a_token_there_is_one_page() {
-        let names: Vec<String> = (0..PAGE_NAMES + 1).map(|n| format!("{n:05}")).collect();
+        let names: Vec<String> = (0..=PAGE_NAMES).map(|n| format!("{n:05}")).collect();
         assert_eq!(page(names.clone(), &query(None, Some(1))).unwrap(), (names.clone(), None));
         let (first, next) = page(names.clone(), &query(Some(""), None)).unwrap();
         assert_eq!(first.len(), PAGE_NAMES);

@@ -1,5 +1,5 @@
 //! The integration tests: the real binary against a real Kafka, schema registry, Postgres and S3, tables read back by
-//! DuckDB and PyIceberg. One binary, since each further one links everything again.
+//! DuckDB, PyIceberg, Spark and Trino. One binary, since each further one links everything again.
 //!
 //! `make test` sets up what they need. Services start with the first test that wants them and end with this process,
 //! however it ends. `FRAZIL_TEST_KEEP=1` leaves their folders, logs included.
@@ -27,6 +27,7 @@ mod maintain;
 mod partitions;
 mod process;
 mod recovery;
+mod rest_catalog;
 mod security;
 mod selftest;
 mod services;

@@ -295,6 +295,22 @@ impl S3 {
     }
 }
 
+/// A Trino with one catalog, `iceberg`: a REST catalog whose tables are local files.
+pub struct Trino {
+    dir: PathBuf,
+    /// Its address.
+    pub url: String,
+}
+
+impl Trino {
+    /// One of the test's own, over the REST catalog at `catalog`.
+    pub fn start(name: &str, catalog: &str) -> Self {
+        let (dir, port) = (folder(name), ports(1));
+        script("trino.sh", &["up", text(&dir), &port.to_string(), catalog], &[]);
+        Self { dir, url: format!("http://127.0.0.1:{port}") }
+    }
+}
+
 /// The fault proxy. Each proxy belongs to the test that made it.
 pub struct Toxiproxy {
     api: String,
@@ -369,4 +385,4 @@ macro_rules! stops_when_dropped {
     )*};
 }
 
-stops_when_dropped! { Kafka: "kafka.sh" "down", Registry: "registry.sh" "down", Postgres: "postgres.sh" "kill", S3: "s3.sh" "kill" }
+stops_when_dropped! { Kafka: "kafka.sh" "down", Registry: "registry.sh" "down", Postgres: "postgres.sh" "kill", S3: "s3.sh" "kill", Trino: "trino.sh" "down" }

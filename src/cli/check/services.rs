@@ -188,6 +188,7 @@ pub(super) async fn listener(config: &Config, clock: &Clock) -> Check {
     let routes = http::operations(health.clone(), Metrics::new(health));
     let options = app::connect::http_options(&config.server, config.shutdown_timeout);
     let bound = Server::bind(&options, routes, clock.clone()).await;
+    let found = format!("can be had; the catalog is at {}", app::connect::catalog_url(&config.server));
     let remedy = "mend `server`; where the address is in use by a running frazil, nothing is wrong";
-    Check::of(format!("listener `{}`", config.server.listen), bound.map(|_| "can be had".to_owned()), remedy)
+    Check::of(format!("listener `{}`", config.server.listen), bound.map(|_| found), remedy)
 }

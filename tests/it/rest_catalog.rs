@@ -1,0 +1,229 @@
+//! The REST catalog at `/iceberg`: other engines read what Frazil keeps, by content; who may; what is refused.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::evolution::ready;
+use crate::kafka::{Producer, Record, create_topic};
+use crate::lake::Lake;
+use crate::process::Frazil;
+use crate::services::{Kafka, Registry, Trino};
+use crate::smoke::produce_orders;
+use crate::verify::Verify;
+use crate::wait::{block_on, eventually};
+
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// A running service that keeps `shop.orders` with its dead letters, and the way to ask its catalog.
+struct Served {
+    frazil: Frazil,
+    lake: Lake,
+    url: String,
+    topic: String,
+    token: Option<&'static str>,
+}
+
+/// An answer of the catalog.
+struct Answer {
+    status: u16,
+    etag: Option<String>,
+    body: Value,
+}
+
+impl Answer {
+    /// Status and type of a refusal.
+    #[track_caller]
+    fn refusal(&self) -> (u16, &str) {
+        assert_eq!(self.body["error"]["code"], self.status, "{}", self.body);
+        (self.status, self.body["error"]["type"].as_str().unwrap())
+    }
+}
+
+impl Served {
+    /// Starts the service on a topic of three partitions with `count` orders and one record that is none.
+    fn start(name: &str, lake: Lake, count: i64, tokens: &Value, token: Option<&'static str>) -> Self {
+        let (kafka, registry, topic) = (Kafka::shared(), Registry::shared(), name.replace('_', "-"));
+        create_topic(kafka, &topic, 3, &[]);
+        produce_orders(kafka, registry, &topic, 3, count);
+        let producer = Producer::new(kafka);
+        producer.send(&topic, &Record { key: Some(b"bad"), value: Some(b"no order"), ..Record::default() });
+        producer.flush();
+        let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}}]);
+        let mut config = lake.config(kafka, registry, name, &tables);
+        config["server"]["auth"] = json!({"tokens": tokens});
+        let url = format!("http://{}/iceberg", config["server"]["listen"].as_str().unwrap());
+        let frazil = Frazil::run(&lake.dir, &config, &[], &[]);
+        let served = Self { frazil, lake, url, topic, token };
+        served.await_rows(count);
+        served
+    }
+
+    /// Waits until the catalog's answer counts that many rows.
+    fn await_rows(&self, count: i64) {
+        let count = &count.to_string();
+        eventually("the table is ready", DEADLINE, || {
+            (ready(&self.frazil, "shop.orders")["state"] == "ok").then_some(())
+        });
+        eventually("all rows are committed", DEADLINE, || {
+            let table = self.get("/v1/namespaces/shop/tables/orders?snapshots=refs");
+            let metadata = &table.body["metadata"];
+            let current = metadata["snapshots"]
+                .as_array()?
+                .iter()
+                .find(|snapshot| snapshot["snapshot-id"] == metadata["current-snapshot-id"])?;
+            (current["summary"]["total-records"] == *count).then_some(())
+        });
+    }
+
+    fn ask(&self, method: Method, path: &str, token: Option<&str>, headers: &[(&str, &str)]) -> Answer {
+        block_on(async {
+            let request = reqwest::Client::new().request(method, format!("{}{path}", self.url));
+            let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+            let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            let answer = request.send().await.unwrap();
+            let (status, etag) = (answer.status().as_u16(), answer.headers().get("etag").cloned());
+            let body = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();
+            Answer { status, etag: etag.map(|etag| etag.to_str().unwrap().to_owned()), body }
+        })
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, self.token, &[])
+    }
+
+    /// The verifier, reading through the catalog alone.
+    fn verify(&self, further: &[&str]) -> Verify<'_> {
+        let verify = Verify::new(Kafka::shared(), Registry::shared(), &self.lake, &self.topic, "shop.orders")
+            .with(&["--key", "string", "--rest", &self.url])
+            .with(further);
+        if let Some(token) = self.token { verify.with(&["--token", token]) } else { verify }
+    }
+}
+
+fn token(name: &str, scope: &str) -> Value {
+    let hash: String = Sha256::digest(format!("{name}-token")).iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"name": name, "hash": format!("sha256:{hash}"), "scopes": [scope]})
+}
+
+#[test]
+fn duckdb_and_pyiceberg_read_local_tables_through_the_catalog() {
+    let served = Served::start("rest_local", Lake::local("rest_local"), 5_000, &json!([]), None);
+    let report = served.verify(&["--dead-letters", "shop.orders__dead_letters"]).report();
+    assert!(report.is_good(), "{report:?}");
+    assert_eq!((report.count("rows"), report.count("dead_letters")), (5_000, 1));
+    let table = served.get("/v1/namespaces/shop/tables/orders");
+    assert_eq!(table.body["config"], json!({}), "local files need no settings");
+}
+
+#[test]
+fn with_tokens_and_s3_engines_are_told_all_but_secrets() {
+    let tokens = json!([token("reader", "read"), token("grafana", "metrics")]);
+    let served = Served::start("rest_remote", Lake::remote("rest_remote"), 3_000, &tokens, Some("reader-token"));
+    assert_eq!(served.verify(&["--skip-rejects"]).assert_good(), 3_000);
+
+    let table = served.get("/v1/namespaces/shop/tables/orders");
+    let config = table.body["config"].as_object().unwrap();
+    assert!(config["s3.endpoint"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{config:?}");
+    assert_eq!((&config["client.region"], &config["s3.path-style-access"]), (&json!("us-east-1"), &json!("true")));
+    assert_eq!(config.len(), 3, "{config:?}");
+    assert!(!table.body.to_string().contains("frazil-secret"));
+
+    for path in ["/v1/config", "/v1/namespaces", "/v1/namespaces/shop/tables/orders", "/v1/nothing"] {
+        let ask = |token| served.ask(Method::GET, path, token, &[]);
+        assert_eq!(ask(None).refusal(), (401, "NotAuthorizedException"), "{path}");
+        assert_eq!(ask(Some("wrong-token")).refusal(), (401, "NotAuthorizedException"), "{path}");
+        assert_eq!(ask(Some("grafana-token")).refusal(), (403, "ForbiddenException"), "{path}");
+    }
+    let written = served.ask(Method::POST, "/v1/transactions/commit", Some("reader-token"), &[]);
+    assert_eq!(written.refusal(), (403, "ForbiddenException"));
+}
+
+#[test]
+fn spark_reads_tables_in_s3_through_the_catalog() {
+    let tokens = json!([token("spark", "read")]);
+    let served = Served::start("rest_spark", Lake::remote("rest_spark"), 2_000, &tokens, Some("spark-token"));
+    assert_eq!(served.verify(&["--skip-rejects", "--engine", "spark"]).assert_good(), 2_000);
+}
+
+#[test]
+#[ignore = "needs a JDK 25 with jdk.incubator.vector; `make test` runs it where there is one"]
+fn trino_reads_local_tables_through_the_catalog() {
+    let served = Served::start("rest_trino", Lake::local("rest_trino"), 2_000, &json!([]), None);
+    let trino = Trino::start("trino", &served.url);
+    let engine = ["--skip-rejects", "--engine", "trino", "--trino", &trino.url];
+    assert_eq!(served.verify(&engine).assert_good(), 2_000);
+}
+
+#[test]
+fn tags_change_with_commits_and_with_nothing_else() {
+    let served = Served::start("rest_tags", Lake::local("rest_tags"), 100, &json!([]), None);
+    let path = "/v1/namespaces/shop/tables/orders";
+    let first = served.get(path);
+    let tag = first.etag.unwrap();
+    let again = served.ask(Method::GET, path, None, &[("if-none-match", &tag)]);
+    assert_eq!((again.status, again.etag.as_ref(), &again.body), (304, Some(&tag), &Value::Null));
+
+    produce_orders(Kafka::shared(), Registry::shared(), &served.topic, 3, 50);
+    served.await_rows(150);
+    let changed = served.ask(Method::GET, path, None, &[("if-none-match", &tag)]);
+    assert_eq!(changed.status, 200);
+    assert_ne!(changed.body["metadata-location"], first.body["metadata-location"]);
+    assert!(changed.etag.is_some_and(|changed| changed != tag));
+    let snapshots = |path: &str| served.get(path).body["metadata"]["snapshots"].as_array().unwrap().len();
+    assert!(snapshots(path) > snapshots(&format!("{path}?snapshots=refs")));
+}
+
+#[test]
+fn what_others_made_is_there_and_every_write_is_refused() {
+    let lake = Lake::local("rest_others");
+    let served = Served::start("rest_others", lake, 10, &json!([]), None);
+    // PyIceberg makes a table beside Frazil's, and a namespace without any.
+    let verify = Verify::new(Kafka::shared(), Registry::shared(), &served.lake, &served.topic, "other.deep.forged");
+    let forged = verify.with(&["--key", "string"]);
+    let output = forged.python("forge.py", &["--warehouse", &served.lake.warehouse, "--spoil", "nothing"]);
+    assert!(output.status.success(), "forge.py: {}", String::from_utf8_lossy(&output.stderr));
+
+    let namespaces = |query: &str| served.get(&format!("/v1/namespaces{query}")).body["namespaces"].clone();
+    assert_eq!(namespaces(""), json!([["other"], ["shop"]]));
+    assert_eq!(namespaces("?parent=other"), json!([["other", "deep"]]));
+    let tables = served.get("/v1/namespaces/other%1Fdeep/tables").body["identifiers"].clone();
+    assert_eq!(tables, json!([{"namespace": ["other", "deep"], "name": "forged"}]));
+    let stored = served.get("/v1/namespaces/other%1Fdeep/tables/forged").body;
+    let file = stored["metadata-location"].as_str().unwrap().trim_start_matches("file://").to_owned();
+    let written: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(stored["metadata"], written, "PyIceberg's metadata, as it wrote it");
+
+    let (mut pages, mut token) = (Vec::new(), Some(String::new()));
+    while let Some(at) = token {
+        let page = served.get(&format!("/v1/namespaces/shop/tables?pageSize=1&pageToken={at}")).body;
+        pages
+            .push(page["identifiers"].as_array().unwrap().iter().map(|table| table["name"].clone()).collect::<Value>());
+        token = page["next-page-token"].as_str().map(str::to_owned);
+    }
+    assert_eq!(pages, [json!(["orders"]), json!(["orders__dead_letters"])]);
+
+    assert_eq!(served.get("/v1/namespaces/none").refusal(), (404, "NoSuchNamespaceException"));
+    assert_eq!(served.get("/v1/namespaces/shop/tables/none").refusal(), (404, "NoSuchTableException"));
+    assert_eq!(served.ask(Method::HEAD, "/v1/namespaces/shop/tables/orders", None, &[]).status, 204);
+    let metrics = served.ask(Method::POST, "/v1/namespaces/shop/tables/orders/metrics", None, &[]);
+    assert_eq!(metrics.status, 204);
+    for (method, path) in [
+        (Method::POST, "/v1/namespaces"),
+        (Method::DELETE, "/v1/namespaces/shop"),
+        (Method::POST, "/v1/namespaces/shop/properties"),
+        (Method::POST, "/v1/namespaces/shop/tables"),
+        (Method::POST, "/v1/namespaces/shop/register"),
+        (Method::POST, "/v1/namespaces/shop/tables/orders"),
+        (Method::DELETE, "/v1/namespaces/shop/tables/orders"),
+        (Method::POST, "/v1/tables/rename"),
+        (Method::POST, "/v1/transactions/commit"),
+        (Method::POST, "/v1/namespaces/shop/views"),
+    ] {
+        let refused = served.ask(method.clone(), path, None, &[("content-type", "application/json")]);
+        assert_eq!(refused.refusal(), (403, "ForbiddenException"), "{method} {path}");
+    }
+    served.await_rows(10);
+}
