@@ -204,7 +204,12 @@ impl Seam {
     ///
     /// # Errors
     /// `Unavailable` where that takes longer than `limit`.
-    pub async fn fresh(&self, least: &BTreeMap<TopicPartition, NextOffset>, clock: &Clock, limit: Duration) -> Result<View> {
+    pub async fn fresh(
+        &self,
+        least: &BTreeMap<TopicPartition, NextOffset>,
+        clock: &Clock,
+        limit: Duration,
+    ) -> Result<View> {
         let mut changed = self.changed.subscribe();
         let wait = async {
             loop {
@@ -227,7 +232,10 @@ impl Seam {
             } else {
                 "the offsets asked for are not visible yet"
             };
-            Error::new(ErrorKind::Unavailable, format!("no fresh answer within {limit:?}: {what}; ask for `committed`, or later"))
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("no fresh answer within {limit:?}: {what}; ask for `committed`, or later"),
+            )
         })
     }
 

@@ -55,7 +55,7 @@ const CRATES: [(&str, &str); 18] = [
     ("reqwest", "registry cli"),
     ("schemars", "config"),
     ("sqlx", "lake"),
-    ("tokio", "ports pipeline/driver runtime seam kafka registry lake http demo app cli"),
+    ("tokio", "ports pipeline/driver runtime seam query kafka registry lake http demo app cli"),
     ("typetag", "lake"),
 ];
 

@@ -106,7 +106,13 @@ fn replica(dir: &std::path::Path) -> (IcebergLake, Stores, Clock) {
     let catalog: Arc<dyn Catalog> = Arc::new(SqlCatalog::open(options, clock.clone()).unwrap());
     let compute = Compute::pool(1).unwrap();
     (
-        IcebergLake::new(catalog, stores.clone(), compute, clock.clone(), &LakeOptions { keep_snapshots: 100, writer_bytes: 64 << 20 }),
+        IcebergLake::new(
+            catalog,
+            stores.clone(),
+            compute,
+            clock.clone(),
+            &LakeOptions { keep_snapshots: 100, writer_bytes: 64 << 20 },
+        ),
         stores,
         clock,
     )

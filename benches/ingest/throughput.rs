@@ -176,7 +176,13 @@ fn encode(lake: &Lake, (schema, rows): (frazil::model::schema::TableSchema, Vec<
         };
         let catalog: Arc<dyn Catalog> = Arc::new(SqlCatalog::open(options, clock.clone()).unwrap());
         let compute = Compute::pool(2).unwrap();
-        let tables = IcebergLake::new(catalog, stores, compute, clock.clone(), &LakeOptions { keep_snapshots: 100, writer_bytes: 64 << 20 });
+        let tables = IcebergLake::new(
+            catalog,
+            stores,
+            compute,
+            clock.clone(),
+            &LakeOptions { keep_snapshots: 100, writer_bytes: 64 << 20 },
+        );
         let layout = TableLayout {
             schema,
             partition_by: Vec::new(),

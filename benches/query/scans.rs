@@ -19,11 +19,23 @@ const QUERIES: [(&str, &str); 8] = [
     ("count", "SELECT count(*) AS n FROM T"),
     ("sum", "SELECT sum(price) AS s, avg(discount) AS w, count(DISTINCT currency) AS c FROM T"),
     ("filter", "SELECT count(*) AS n, sum(quantity) AS q FROM T WHERE express AND quantity > 3 AND currency = 'EUR'"),
-    ("group", "SELECT currency, status, count(*) AS n, sum(price) AS s, avg(discount) AS w FROM T GROUP BY 1, 2 ORDER BY 1, 2"),
-    ("group_many", "SELECT customer_id, count(*) AS n, max(quantity) AS q FROM T GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"),
+    (
+        "group",
+        "SELECT currency, status, count(*) AS n, sum(price) AS s, avg(discount) AS w FROM T GROUP BY 1, 2 ORDER BY 1, 2",
+    ),
+    (
+        "group_many",
+        "SELECT customer_id, count(*) AS n, max(quantity) AS q FROM T GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10",
+    ),
     ("like", "SELECT count(*) AS n FROM T WHERE note LIKE '%urgent%' OR note LIKE '%1234%'"),
-    ("top", "SELECT order_id, customer_id, price, kafka_offset FROM T ORDER BY kafka_offset DESC, kafka_partition LIMIT 10"),
-    ("range", "SELECT date_trunc('minute', kafka_timestamp) AS m, count(*) AS n FROM T WHERE kafka_offset BETWEEN 100000 AND 300000 GROUP BY 1 ORDER BY 1"),
+    (
+        "top",
+        "SELECT order_id, customer_id, price, kafka_offset FROM T ORDER BY kafka_offset DESC, kafka_partition LIMIT 10",
+    ),
+    (
+        "range",
+        "SELECT date_trunc('minute', kafka_timestamp) AS m, count(*) AS n FROM T WHERE kafka_offset BETWEEN 100000 AND 300000 GROUP BY 1 ORDER BY 1",
+    ),
 ];
 
 /// Measures and prints.

@@ -64,18 +64,18 @@ pub fn run() {
     producer.join().unwrap();
     println!(
         "visible: newest record in an answer is p50 {:.0} ms, p99 {:.0} ms old when the answer is there (a query takes p50 {:.0} ms, p99 {:.0} ms), {} answers at {RATE} records/s with a commit every second",
-        at(&mut ages, 0.5),
-        at(&mut ages, 0.99),
-        at(&mut took, 0.5),
-        at(&mut took, 0.99),
+        at(&mut ages, 50),
+        at(&mut ages, 99),
+        at(&mut took, 50),
+        at(&mut took, 99),
         ages.len()
     );
     frazil.terminate(Duration::from_secs(30));
 }
 
-fn at(values: &mut [f64], share: f64) -> f64 {
+fn at(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[((values.len() as f64 * share) as usize).min(values.len() - 1)]
+    values[values.len() * percent / 100]
 }
 
 fn now_ms() -> i64 {

@@ -104,7 +104,8 @@ impl Service {
         let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
         let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
         let sql = connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?;
-        let engines = rest_catalog::routes(Arc::clone(&lake) as Arc<dyn CatalogView>, connect::rest_catalog_options(&config));
+        let engines =
+            rest_catalog::routes(Arc::clone(&lake) as Arc<dyn CatalogView>, connect::rest_catalog_options(&config));
         let routes = http::operations(health.clone(), metrics.clone())
             .merge(http::sql::routes(Arc::new(sql), connect::sql_limits(&config)))
             .merge(require_with(Scope::Read, engines, |no| rest_catalog::refuse(no.status, no.message)));

@@ -114,7 +114,9 @@ async fn answers(config: &Config, see: Option<See>) -> Result<Answers> {
             return Ok(Answers::Service(Service { url, token: process_env(TOKEN), client }));
         }
         _ if see == Some(See::Fresh) => {
-            let text = format!("no service answers at {url}; start it with `frazil run`, or ask for `--consistency committed`");
+            let text = format!(
+                "no service answers at {url}; start it with `frazil run`, or ask for `--consistency committed`"
+            );
             return Err(Error::unavailable(text));
         }
         _ => {}
@@ -167,7 +169,11 @@ impl Service {
             let status = response.status();
             let told: serde_json::Value = response.json().await.unwrap_or_default();
             let message = told["error"]["message"].as_str().map_or_else(|| status.to_string(), str::to_owned);
-            let kind = if status.as_u16() == 401 || status.as_u16() == 403 { ErrorKind::Denied } else { ErrorKind::InvalidRequest };
+            let kind = if status.as_u16() == 401 || status.as_u16() == 403 {
+                ErrorKind::Denied
+            } else {
+                ErrorKind::InvalidRequest
+            };
             return Err(Error::new(kind, message));
         }
         let header = response.headers().get(AS_OF).and_then(|value| value.to_str().ok()).unwrap_or("{}");
@@ -218,7 +224,8 @@ async fn shell(answers: &Answers, args: &Args, format: Format) -> Result<u8> {
 
 /// Rows to standard output; how far they reach to standard error, on a terminal.
 fn show(shown: &Shown, format: Format) -> Result<()> {
-    let broken = |e| Error::new(ErrorKind::InvalidRequest, "the rows cannot be shown so; choose another format").with_source(e);
+    let broken =
+        |e| Error::new(ErrorKind::InvalidRequest, "the rows cannot be shown so; choose another format").with_source(e);
     let mut out = Vec::new();
     match format {
         Format::Table => {

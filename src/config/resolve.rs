@@ -239,7 +239,11 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
         catalog: resolve_catalog(&written.catalog.clone().unwrap_or_default())?,
         storage: present(written.storage.as_ref()),
         tables,
-        namespace: written.defaults.as_ref().and_then(|defaults| defaults.namespace.clone()).unwrap_or_else(|| "lake".to_owned()),
+        namespace: written
+            .defaults
+            .as_ref()
+            .and_then(|defaults| defaults.namespace.clone())
+            .unwrap_or_else(|| "lake".to_owned()),
         maintenance,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
         memory_budget,

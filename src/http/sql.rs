@@ -217,7 +217,8 @@ impl Format for NdJson {
 impl Format for Csv {
     fn rows(&mut self, rows: &RecordBatch) -> Result<Vec<u8>> {
         let mut writer = CsvBuilder::new().with_header(std::mem::take(&mut self.header)).build(Vec::new());
-        let broken = |e| Error::new(ErrorKind::InvalidRequest, "the rows have no CSV form; select plain columns").with_source(e);
+        let broken =
+            |e| Error::new(ErrorKind::InvalidRequest, "the rows have no CSV form; select plain columns").with_source(e);
         writer.write(rows).map_err(broken)?;
         Ok(writer.into_inner())
     }
@@ -239,7 +240,11 @@ impl Format for Arrow {
 }
 
 /// The answer as it comes. After an error the connection breaks, so that nobody takes a part for the whole.
-fn streamed<F: Format>(answer: SqlAnswer, kind: &'static str, format: impl FnOnce(&SchemaRef) -> Result<F>) -> Response {
+fn streamed<F: Format>(
+    answer: SqlAnswer,
+    kind: &'static str,
+    format: impl FnOnce(&SchemaRef) -> Result<F>,
+) -> Response {
     let format = match format(&answer.schema) {
         Ok(format) => format,
         Err(error) => return refusal(&error).into_response(),

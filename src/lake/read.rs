@@ -94,7 +94,8 @@ impl IcebergLake {
     }
 
     async fn manifest_files(&self, manifest: ManifestFile) -> Result<Arc<Vec<WrittenFile>>> {
-        let known = self.files.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&manifest.manifest_path).cloned();
+        let known =
+            self.files.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&manifest.manifest_path).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
@@ -121,14 +122,13 @@ fn expired(of: &TableState) -> Error {
 /// The snapshot asked for; `None` where it is the current one, or the table has none.
 fn find(table: &TableName, metadata: &TableMetadata, at: SnapshotAt) -> Result<Option<SnapshotRef>> {
     let missing = |what: String| {
-        let text = format!("table `{table}` has no snapshot {what}; `frazil tables snapshots {table}` lists those kept");
+        let text =
+            format!("table `{table}` has no snapshot {what}; `frazil tables snapshots {table}` lists those kept");
         Error::new(ErrorKind::InvalidRequest, text)
     };
     match at {
         SnapshotAt::Current => Ok(None),
-        SnapshotAt::Id(id) => {
-            metadata.snapshot_by_id(id).cloned().map(Some).ok_or_else(|| missing(format!("{id}")))
-        }
+        SnapshotAt::Id(id) => metadata.snapshot_by_id(id).cloned().map(Some).ok_or_else(|| missing(format!("{id}"))),
         SnapshotAt::Timestamp(ms) => progress::ancestry(metadata)
             .find(|snapshot| snapshot.timestamp_ms() <= ms)
             .cloned()
@@ -164,7 +164,8 @@ fn written(spec_id: i32, file: &DataFile) -> Result<WrittenFile> {
     for (id, bytes) in file.column_sizes() {
         columns.entry(*id).or_default().size_bytes = *bytes;
     }
-    let bytes = |datum: &Datum| datum.to_bytes().map(|bytes| bytes.to_vec()).map_err(|e| from_iceberg("read a bound", e));
+    let bytes =
+        |datum: &Datum| datum.to_bytes().map(|bytes| bytes.to_vec()).map_err(|e| from_iceberg("read a bound", e));
     for (id, datum) in file.lower_bounds() {
         columns.entry(*id).or_default().lower = Some(bytes(datum)?);
     }

@@ -59,7 +59,13 @@ impl IcebergLake {
         let manifests = Manifests::new(stores.file_io());
         let keep_snapshots = options.keep_snapshots.max(1);
         let committer = Committer { catalog, stores, manifests, clock, keep_snapshots };
-        Self { committer, compute, writer_bytes: options.writer_bytes, seen: Mutex::default(), files: FileCache::default() }
+        Self {
+            committer,
+            compute,
+            writer_bytes: options.writer_bytes,
+            seen: Mutex::default(),
+            files: FileCache::default(),
+        }
     }
 
     /// The newest metadata seen of a table, where it has that snapshot.

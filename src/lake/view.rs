@@ -89,7 +89,7 @@ mod tests {
             stores.clone(),
             Compute::inline(),
             clock,
-            &LakeOptions { keep_snapshots: 1 },
+            &LakeOptions { keep_snapshots: 1, writer_bytes: 1 << 20 },
         );
         let table = name("n.m.t");
         assert_eq!(lake.metadata(&table).await.unwrap(), None);

@@ -88,7 +88,7 @@ impl CatalogProviderList for QueryCatalog {
 
 impl CatalogProvider for QueryCatalog {
     fn schema_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.inner.names.iter().map(|name| name.namespace_text()).collect();
+        let mut names: Vec<String> = self.inner.names.iter().map(TableName::namespace_text).collect();
         names.sort();
         names.dedup();
         names

@@ -106,9 +106,9 @@ impl PhysicalExprAdapter for Renaming {
 mod tests {
     use datafusion::arrow::array::{AsArray, Int32Array, StringArray};
     use datafusion::arrow::datatypes::Int64Type;
-    use datafusion::physical_expr::expressions::{BinaryExpr, Literal};
-    use datafusion::logical_expr::Operator;
     use datafusion::common::ScalarValue;
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::{BinaryExpr, Literal};
 
     use super::*;
     use crate::model::schema::{Field as TableField, Type};

@@ -117,7 +117,11 @@ impl SqlEngine {
         let Some(name) = text.split("table '").nth(1).and_then(|rest| rest.split('\'').next()) else { return error };
         let name = name.trim_start_matches(CATALOG).trim_start_matches('.').to_lowercase();
         let Ok(tables) = self.lake.tables().await else { return error };
-        let mut near: Vec<(f64, String)> = tables.iter().map(ToString::to_string).map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known)).collect();
+        let mut near: Vec<(f64, String)> = tables
+            .iter()
+            .map(ToString::to_string)
+            .map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known))
+            .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
         let near: Vec<String> = near.into_iter().take(NEAREST).map(|(_, known)| format!("`{known}`")).collect();
         let text = if near.is_empty() {
@@ -209,7 +213,10 @@ async fn run(
 }
 
 /// What comes through `receiver`; dropping it ends what sends.
-fn rows(receiver: mpsc::Receiver<Result<RecordBatch>>, running: Running<()>) -> BoxStream<'static, Result<RecordBatch>> {
+fn rows(
+    receiver: mpsc::Receiver<Result<RecordBatch>>,
+    running: Running<()>,
+) -> BoxStream<'static, Result<RecordBatch>> {
     futures::stream::unfold((receiver, running), |(mut receiver, running)| async move {
         let batch = receiver.recv().await?;
         Some((batch, (receiver, running)))
@@ -238,7 +245,8 @@ pub(super) fn ours(error: DataFusionError) -> Error {
     let text = error.strip_backtrace();
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {
-            let text = format!("the query needs more memory than it may use; group or sort less, or raise the limit: {text}");
+            let text =
+                format!("the query needs more memory than it may use; group or sort less, or raise the limit: {text}");
             Error::new(ErrorKind::InvalidRequest, text)
         }
         DataFusionError::Internal(_) => Error::bug(text),

@@ -30,7 +30,8 @@ pub(super) struct Footers(Cache<Arc<str>, Arc<ParquetMetaData>>);
 impl Footers {
     /// Keeps at most that many bytes.
     pub(super) fn new(bytes: usize) -> Self {
-        let weigh = |_: &Arc<str>, footer: &Arc<ParquetMetaData>| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &Arc<str>, footer: &Arc<ParquetMetaData>| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
         Self(Cache::builder().weigher(weigh).max_capacity(bytes as u64).build())
     }
 }

@@ -69,10 +69,10 @@ impl SeamTable {
         });
         let files: Vec<PartitionedFile> = partitioned.collect();
         let known = files.iter().filter_map(|file| file.statistics.as_deref());
-        let statistics = Statistics::try_merge_iter(known, &self.schema)
-            .unwrap_or_else(|_| Statistics::new_unknown(&self.schema));
-        let mut source = ParquetSource::new(Arc::clone(&self.schema))
-            .with_parquet_file_reader_factory(Arc::new(self.files.clone()));
+        let statistics =
+            Statistics::try_merge_iter(known, &self.schema).unwrap_or_else(|_| Statistics::new_unknown(&self.schema));
+        let mut source =
+            ParquetSource::new(Arc::clone(&self.schema)).with_parquet_file_reader_factory(Arc::new(self.files.clone()));
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }

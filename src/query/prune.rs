@@ -172,7 +172,15 @@ mod tests {
     #[test]
     fn files_are_kept_where_rows_may_match() {
         let long = |n: i64| n.to_le_bytes();
-        let small = file("small", &[(1, &long(-5), &long(5)), (2, b"a", b"f"), (3, &[0x80], &[0x64]), (4, &1f64.to_le_bytes(), &2f64.to_le_bytes())]);
+        let small = file(
+            "small",
+            &[
+                (1, &long(-5), &long(5)),
+                (2, b"a", b"f"),
+                (3, &[0x80], &[0x64]),
+                (4, &1f64.to_le_bytes(), &2f64.to_le_bytes()),
+            ],
+        );
         // Written before the column was promoted to long, and without a price.
         let large = file("large", &[(1, &100i32.to_le_bytes(), &200i32.to_le_bytes()), (2, b"x", b"z")]);
         let check = |expr: datafusion::logical_expr::Expr, kept: &[&str]| {

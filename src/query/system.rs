@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
+};
 use datafusion::catalog::{MemTable, TableProvider};
 
 use super::engine::ours;
@@ -20,7 +22,8 @@ pub(super) async fn table(lake: &dyn LakeReader, view: &View, name: &str) -> Res
         "files" => files(lake, view).await?,
         "ledger" => ledger(view),
         _ => {
-            let text = format!("`{}` has no metadata table `${name}`; there are ${}", view.version.table, NAMES.join(", $"));
+            let text =
+                format!("`{}` has no metadata table `${name}`; there are ${}", view.version.table, NAMES.join(", $"));
             return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
     };
@@ -64,7 +67,10 @@ fn ledger(view: &View) -> Vec<(&'static str, ArrayRef)> {
     vec![
         ("topic", Arc::new(StringArray::from_iter_values(visible.keys().map(|source| source.topic.as_ref())))),
         ("partition", Arc::new(Int32Array::from_iter_values(visible.keys().map(|source| source.partition)))),
-        ("committed", Arc::new(visible.keys().map(|source| committed.get(source).map(|at| at.0)).collect::<Int64Array>())),
+        (
+            "committed",
+            Arc::new(visible.keys().map(|source| committed.get(source).map(|at| at.0)).collect::<Int64Array>()),
+        ),
         ("visible", Arc::new(Int64Array::from_iter_values(visible.values().map(|at| at.0)))),
     ]
 }

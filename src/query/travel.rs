@@ -60,9 +60,8 @@ fn suffix(version: bool, value: &Token) -> Result<String> {
     match value {
         Token::Number(number, _) if version => Ok(format!("@v{number}")),
         Token::SingleQuotedString(text) if !version => {
-            let time = chrono::DateTime::parse_from_rfc3339(text).map_err(|_| {
-                refuse(format!("`{text}` is no time as in `2026-01-01T00:00:00Z`"))
-            })?;
+            let time = chrono::DateTime::parse_from_rfc3339(text)
+                .map_err(|_| refuse(format!("`{text}` is no time as in `2026-01-01T00:00:00Z`")))?;
             Ok(format!("@t{}", time.timestamp_millis()))
         }
         _ => Err(refuse("`FOR VERSION AS OF` takes a snapshot's id, `FOR TIMESTAMP AS OF` a quoted time".to_owned())),
@@ -86,7 +85,10 @@ mod tests {
         let check = |sql: &str, wanted: &str| assert_eq!(fold(sql).unwrap(), wanted);
         check("SELECT * FROM shop.Orders FOR VERSION AS OF 12 o", "SELECT * FROM shop.\"orders@v12\" o");
         check("SELECT 1 FROM \"A\" for timestamp as of '1970-01-01T00:00:01Z'", "SELECT 1 FROM \"A@t1000\"");
-        check("SELECT 'x FOR VERSION AS OF 1', substring(a FOR 2)", "SELECT 'x FOR VERSION AS OF 1', substring(a FOR 2)");
+        check(
+            "SELECT 'x FOR VERSION AS OF 1', substring(a FOR 2)",
+            "SELECT 'x FOR VERSION AS OF 1', substring(a FOR 2)",
+        );
         assert!(fold("SELECT * FROM t FOR VERSION AS OF 'yesterday'").is_err());
         assert_eq!(split("t@t-5").unwrap(), ("t", Some(SnapshotAt::Timestamp(-5))));
         assert_eq!(split("t").unwrap(), ("t", None));

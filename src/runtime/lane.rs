@@ -20,7 +20,8 @@ impl Lane {
     /// `Unavailable` where the system gives no more threads.
     pub fn new(name: &str, threads: usize) -> Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
-        let runtime = runtime.map_err(|e| Error::unavailable(format!("start {threads} `{name}` threads")).with_source(e))?;
+        let runtime =
+            runtime.map_err(|e| Error::unavailable(format!("start {threads} `{name}` threads")).with_source(e))?;
         Ok(Self { runtime: Some(runtime) })
     }
 

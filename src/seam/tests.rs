@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::ids::TableName;
 use crate::model::ledger::{Position, TopicLedger};
 use crate::model::schema::{Field, Type};
 use crate::ports::Progress;
@@ -20,7 +19,7 @@ fn version(sequence_number: i64, positions: &[i64]) -> TableState {
     let partitions = (0..).zip(positions.iter().map(at)).collect();
     let topics = BTreeMap::from([("t".to_owned(), TopicLedger { partitions, ..TopicLedger::default() })]);
     TableState {
-        table: TableName::parse("a.b").unwrap(),
+        table: "a.b".parse().unwrap(),
         uuid: Uuid::from_u128(1),
         snapshot_id: Some(sequence_number),
         sequence_number,

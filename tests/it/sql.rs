@@ -61,7 +61,11 @@ fn rows_are_seen_before_they_are_committed() {
     assert_eq!(answer["rows"], json!([row(0), row(1), row(2)]));
     assert_eq!(answer["as_of"]["shop.orders"]["offsets"], least);
     // Filters, projections, expressions and several formats see the same rows.
-    let csv = frazil.post_as("/api/sql", &json!({"sql": "SELECT DISTINCT customer_id FROM shop.orders WHERE order_id = 7"}), "text/csv");
+    let csv = frazil.post_as(
+        "/api/sql",
+        &json!({"sql": "SELECT DISTINCT customer_id FROM shop.orders WHERE order_id = 7"}),
+        "text/csv",
+    );
     assert_eq!(csv.unwrap().1.lines().count(), 2);
 }
 
@@ -123,11 +127,14 @@ fn history_can_be_read_and_no_service_is_needed() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     assert_eq!(sql("SELECT count(*) n FROM shop.orders")[0]["n"], 200);
-    let snapshots = sql("SELECT snapshot_id s, rows FROM shop.\"orders$snapshots\" WHERE added_rows > 0 ORDER BY committed_at");
+    let snapshots =
+        sql("SELECT snapshot_id s, rows FROM shop.\"orders$snapshots\" WHERE added_rows > 0 ORDER BY committed_at");
     assert_eq!(snapshots.as_array().unwrap().iter().map(|row| row["rows"].as_u64().unwrap()).max(), Some(200));
     let first = snapshots.as_array().unwrap().iter().find(|row| row["rows"] == 100).unwrap()["s"].as_i64().unwrap();
     assert_eq!(sql(&format!("SELECT count(*) n FROM shop.orders FOR VERSION AS OF {first}"))[0]["n"], 100);
-    let both = format!("SELECT (SELECT count(*) FROM shop.orders) - (SELECT count(*) FROM shop.orders FOR VERSION AS OF {first}) n");
+    let both = format!(
+        "SELECT (SELECT count(*) FROM shop.orders) - (SELECT count(*) FROM shop.orders FOR VERSION AS OF {first}) n"
+    );
     assert_eq!(sql(&both)[0]["n"], 100);
     let files = sql("SELECT sum(rows) n FROM shop.\"orders$files\"");
     assert_eq!(files[0]["n"], 200);
@@ -154,7 +161,7 @@ fn a_query_can_only_read_and_only_so_much() {
     let begun = Instant::now();
     refused(json!({"sql": big, "timeout_ms": 500}), "longer than 500ms");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    refused(json!({"sql": "SELECT * FROM generate_series(1, 100000000) ORDER BY value DESC, value % 7"}), "memory");
+    refused(json!({"sql": "SELECT array_agg(value) FROM generate_series(1, 100000000)"}), "memory");
     let cut = ask(&frazil, &json!({"sql": "SELECT * FROM shop.orders", "max_rows": 10}));
     assert_eq!((cut["returned"].as_u64(), cut["truncated"].as_bool()), (Some(10), Some(true)));
     let whole = ask(&frazil, &json!({"sql": "SELECT order_id FROM shop.orders LIMIT 10", "max_rows": 10}));

@@ -3,25 +3,24 @@
 //! One task per table. Decoding runs in order but side by side on the compute pool; writing is one job after the
 //! other (parallel by column inside); sealing and committing an epoch overlap with writing the next one.
 
+mod commit;
 mod epoch;
 mod resolve;
 mod shown;
 mod survey;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::commit::{commit, other_topic};
 use self::epoch::{EpochFiles, SealedFiles};
 use self::resolve::{Decoded, Resolver};
-use self::shown::Shown;
 use super::event::{
-    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, On, OnError, Settings, Ticket,
+    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, OnError, Settings, Ticket,
 };
 use super::machine::Machine;
 use crate::decode::cut_at_reject;
@@ -30,10 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::decoded::DecodedBatch;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::raw::RawBatch;
-use crate::ports::{
-    Charge, CommitOutcome, CommitRequest, Lake, PartitionField, Recovery, Registry, Source, SourceEvent, TableState,
-};
-use crate::runtime::backoff::Backoff;
+use crate::ports::{Charge, Lake, PartitionField, Registry, Source, SourceEvent, TableState};
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
@@ -166,8 +162,6 @@ enum Job {
     Seal(EpochId),
 }
 
-/// A commit that takes longer is shown as waiting.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// Decoded batches that may wait for the writer, beside those being decoded.
 const DECODED_WAITING_MAX: usize = 4;
 
@@ -451,64 +445,6 @@ fn tail_batch(batch: &DecodedBatch) -> TailBatch {
         schema: Arc::clone(&batch.schema),
         rows: batch.rows.clone(),
     }
-}
-
-/// What shows that records of this commit come from another topic than the ledger's: it was deleted and made anew
-/// while it was read, and the client went on by its name. Waits for the broker's answer.
-async fn other_topic(resolver: &Resolver, request: &CommitRequest) -> Option<String> {
-    let Recovery::At(progress) = resolver.state()?.recovery else { return None };
-    let topics: BTreeSet<&str> = request.advances.keys().map(|source| source.topic.as_ref()).collect();
-    for topic in topics {
-        let Some(known) = progress.ledger.topics.get(topic).and_then(|topic| topic.topic_id) else { continue };
-        // A commit that declares a new incarnation states the new id itself.
-        if request.identity.topics.contains_key(topic) {
-            continue;
-        }
-        let facts = resolver.patiently(On::Kafka, || resolver.ports.source.topic(topic)).await.ok().flatten();
-        // Of a topic that is gone, everything read is its own.
-        if facts.and_then(|facts| facts.topic_id).is_some_and(|now| now != known) {
-            return Some(format!("topic `{topic}` was made anew while it was read"));
-        }
-    }
-    None
-}
-
-/// Commits, waiting for whatever is away.
-async fn commit(ports: &Ports, shown: &Shown, request: &CommitRequest) -> CommitEnd {
-    let mut backoff = Backoff::service();
-    let end = loop {
-        let attempt = ports.lake.commit(request);
-        tokio::pin!(attempt);
-        let outcome = if let Some(outcome) = ports.clock.timeout(COMMIT_PATIENCE, &mut attempt).await {
-            outcome
-        } else {
-            shown.waits(On::Catalog, format!("a commit has had no definite answer for {COMMIT_PATIENCE:?}"));
-            attempt.await
-        };
-        break match outcome {
-            Ok(CommitOutcome::Committed(state)) => {
-                ports.metrics.commits.committed.inc();
-                CommitEnd::Committed(Box::new(state))
-            }
-            Ok(CommitOutcome::Stale(_, reason)) => {
-                ports.metrics.commits.stale.inc();
-                CommitEnd::Dropped(reason)
-            }
-            Ok(CommitOutcome::Outdated(_)) => {
-                ports.metrics.commits.outdated.inc();
-                CommitEnd::Dropped("the table's schema or layout changed in meaning".to_owned())
-            }
-            Err(error) if waits(&error) => {
-                shown.waits(On::Catalog, error.chain());
-                ports.clock.sleep(backoff.pause()).await;
-                continue;
-            }
-            Err(error) => CommitEnd::Halted(error.chain()),
-        };
-    };
-    shown.goes_on();
-    ports.metrics.commits.conflict_retry.inc_by(request.conflicts.load(Ordering::Relaxed));
-    end
 }
 
 /// True where the error's kind says that it passes.
