@@ -1,3 +1,5 @@
+//! Views as prefixes: by example, and by property for every order of events.
+
 use std::collections::BTreeSet;
 
 use arrow::array::{AsArray, Int64Array};
