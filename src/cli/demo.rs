@@ -87,7 +87,11 @@ fn hear(summary: &mut Summary, news: DemoNews) -> String {
             summary.commands = try_commands(&dir);
             let text = format!(
                 "broker    {bootstrap_servers}\nregistry  {registry_url}\nmetrics   http://{listen}/metrics\n\
-                 tables    {}\nCtrl-C stops it and shows what to try next\n",
+                 catalog   http://{listen}/iceberg, for DuckDB, PyIceberg, Spark and Trino\ntables    {}\n\n\
+                 # SQL sees rows before they are committed; ask twice\n\
+                 curl -s http://{listen}/api/sql -H 'content-type: application/json' \\\n  \
+                 -d '{{\"sql\": \"SELECT count(*) AS orders, max(kafka_timestamp) AS newest FROM shop.orders\"}}'\n\n\
+                 Ctrl-C stops it and shows what to try next\n",
                 dir.display()
             );
             summary.dir = dir;
