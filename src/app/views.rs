@@ -66,9 +66,10 @@ impl<L: Lake + LakeReader> Views for TableViews<L> {
             Consistency::Committed | Consistency::Fresh(_) => SnapshotAt::Current,
         };
         if let (Consistency::Fresh(least), Some(seam)) = (consistency, self.seam(table)) {
-            // Partitions that another process reads move only in the catalog.
+            // Partitions that another process reads move only in the catalog. One that is away holds no answer back:
+            // what was seen last is committed all the same, and the answer says how far it reaches.
             if self.is_due(table)
-                && let Some(state) = self.lake.load(table).await?
+                && let Ok(Some(state)) = self.lake.load(table).await
             {
                 seam.publish(&state);
             }

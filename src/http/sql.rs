@@ -12,6 +12,7 @@ use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder as JsonBuilder
 use arrow::record_batch::RecordBatch;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -133,7 +134,13 @@ struct Answer<'a> {
     as_of: BTreeMap<String, AsOfView>,
 }
 
-async fn query(State(face): State<Face>, headers: HeaderMap, Json(ask): Json<Ask>) -> Response {
+async fn query(State(face): State<Face>, headers: HeaderMap, body: Result<Json<Ask>, JsonRejection>) -> Response {
+    let ask = match body {
+        Ok(Json(ask)) => ask,
+        Err(wrong) => {
+            return Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", wrong.body_text()).into_response();
+        }
+    };
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
     let answer = match face.sql.query(ask.request(face.limits)).await {
         Ok(answer) => answer,

@@ -154,13 +154,25 @@ fn commits_and_compaction_go_on_together() {
     eventually("snapshots expire", Duration::from_mins(1), || {
         (metric(&frazil, "frazil_expired_snapshots_total") > 0).then_some(())
     });
-    let produced = traffic.finish();
-    eventually("everything is committed", Duration::from_mins(1), || {
-        (metric(&frazil, "frazil_rows_committed_total") >= produced).then_some(())
+    let mut produced = traffic.finish();
+    let all_committed = |produced: u64| {
+        eventually("everything is committed", Duration::from_mins(1), || {
+            (metric(&frazil, "frazil_rows_committed_total") >= produced).then_some(())
+        });
+    };
+    all_committed(produced);
+    // Between commits so close to each other it may never have come first; now it does, and ours go on behind it.
+    eventually("another engine's commit lands", Duration::from_mins(1), || {
+        foreign += u32::from(verify.python("meddle.py", &["--do", "append"]).status.success());
+        (foreign > 0).then_some(())
     });
+    let traffic = Traffic::start(kafka, registry, topic, Mix::GOOD, 8);
+    traffic.pass(300);
+    produced += traffic.finish();
+    all_committed(produced);
     let (commits, files) = (metric(&frazil, "frazil_files_committed_total"), metric(&frazil, "frazil_data_files"));
     eprintln!("{name}: {produced} rows in {commits} files became {files}; {foreign} foreign commits");
-    assert!(foreign > 0 && commits > 50, "{commits} files, {foreign} foreign commits");
+    assert!(commits > 50, "{commits} files");
     assert!(frazil.terminate(Duration::from_secs(30)).success());
     assert!(!frazil.log().contains("invariant broken"));
     assert_eq!(verify.assert_good(), produced);
