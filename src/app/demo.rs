@@ -92,7 +92,7 @@ async fn play(
     shutdown: &Shutdown,
 ) -> Result<()> {
     let begun = clock.elapsed();
-    let committed = committed(service).await;
+    let committed = committed(service, clock).await;
     while service.tables().values().any(|handle| handle.state.borrow().is_none()) {
         clock.sleep(LOOK).await;
     }
@@ -146,11 +146,17 @@ fn rows(service: &Service) -> Vec<(String, u64)> {
 }
 
 /// The ledger's positions of this run's topics: 0 until the run's own incarnation of a topic is in the ledger.
-async fn committed(service: &Service) -> Arc<dyn Fn(&str, i32) -> i64 + Send + Sync> {
+async fn committed(service: &Service, clock: &Clock) -> Arc<dyn Fn(&str, i32) -> i64 + Send + Sync> {
     let mut topics = std::collections::BTreeMap::new();
     for handle in service.tables().values() {
         for topic in &handle.spec.settings.topics {
-            let id = handle.source.topic(topic).await.ok().flatten().and_then(|facts| facts.topic_id);
+            // The embedded broker may not know its topics at once; without the id nothing would ever count as committed.
+            let id = loop {
+                if let Ok(Some(facts)) = handle.source.topic(topic).await {
+                    break facts.topic_id;
+                }
+                clock.sleep(LOOK).await;
+            };
             topics.insert(topic.clone(), (id, handle.state.clone()));
         }
     }
