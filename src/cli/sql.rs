@@ -16,15 +16,13 @@ use super::{ConfigFile, DONE, FAILED, clock};
 use crate::app;
 use crate::config::{Config, process_env};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::sql::AsOfView;
+use crate::http::sql::{AS_OF, AsOfView};
 use crate::model::version::{Consistency, SnapshotAt};
 use crate::ports::{Sql as _, SqlLimits, SqlRequest};
 use crate::query::SqlEngine;
 
 /// The variable that holds a token for a listener that asks for one.
 const TOKEN: &str = "FRAZIL_TOKEN";
-/// Where streamed answers say how far they reach.
-const AS_OF: &str = "frazil-as-of";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  frazil sql 'SELECT count(*) FROM shop.orders'\n  \

@@ -13,13 +13,13 @@ use super::{ConfigFile, DONE, clock};
 use crate::app;
 use crate::error::{Error, Result};
 use crate::lake::catalog::{Catalog, LoadedTable};
-use crate::lake::inspect::{self, Figures, FileInfo, Layout, SnapshotInfo};
+use crate::lake::inspect::{self, Figures, FileInfo, Layout};
 use crate::lake::maintain;
 use crate::lake::progress::recovery;
 use crate::lake::storage::Stores;
 use crate::lake::{ResumeFrom, Resumed};
 use crate::model::ids::TableName;
-use crate::ports::{Progress, Recovery};
+use crate::ports::{Progress, Recovery, SnapshotInfo};
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 

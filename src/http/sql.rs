@@ -31,7 +31,7 @@ use crate::model::version::{AsOf, Consistency, SnapshotAt};
 use crate::ports::{Sql, SqlAnswer, SqlLimits, SqlRequest};
 
 /// Where streamed answers say how far they reach.
-const AS_OF: HeaderName = HeaderName::from_static("frazil-as-of");
+pub const AS_OF: HeaderName = HeaderName::from_static("frazil-as-of");
 
 #[derive(Clone)]
 struct Face {

@@ -12,6 +12,7 @@ use super::schema::from_iceberg_schema;
 use super::storage::{Stores, from_iceberg};
 use crate::error::{Error, Result};
 use crate::model::schema::{Field, TableSchema, Type};
+use crate::ports::SnapshotInfo;
 
 /// What a table is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,31 +66,6 @@ pub struct Figures {
     pub last_commit_ms: Option<i64>,
     /// Timestamp of the newest record of the newest commit that had any, milliseconds since the epoch.
     pub newest_record_ms: Option<i64>,
-}
-
-/// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SnapshotInfo {
-    /// Its id.
-    pub id: i64,
-    /// The one before it.
-    pub parent_id: Option<i64>,
-    /// When it was made, milliseconds since the epoch.
-    pub time_ms: i64,
-    /// `append`, `replace`, `overwrite` or `delete`.
-    pub operation: String,
-    /// Rows added.
-    pub added_rows: u64,
-    /// Data files added.
-    pub added_files: u64,
-    /// Rows after it, `None` where its writer gave no count.
-    pub rows: Option<u64>,
-    /// True where it is in `main`'s history.
-    pub on_main: bool,
-    /// True where it carries a ledger.
-    pub has_ledger: bool,
-    /// Branches and tags on it.
-    pub refs: Vec<String>,
 }
 
 /// A data file.

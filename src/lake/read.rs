@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::file::{ColumnStats, WrittenFile};
 use crate::model::ids::TableName;
 use crate::model::version::SnapshotAt;
-use crate::ports::{LakeReader, Recovery, SnapshotSummary, TableState};
+use crate::ports::{LakeReader, Recovery, SnapshotInfo, TableState};
 
 /// Manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 8;
@@ -67,19 +67,9 @@ impl LakeReader for IcebergLake {
         futures::stream::iter(files).buffered(MANIFESTS_AT_ONCE).try_collect().await
     }
 
-    async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotSummary>> {
+    async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotInfo>> {
         let Some(loaded) = self.committer.catalog.load(table).await? else { return Ok(Vec::new()) };
-        let summary = |info: inspect::SnapshotInfo| SnapshotSummary {
-            id: info.id,
-            parent_id: info.parent_id,
-            time_ms: info.time_ms,
-            operation: info.operation,
-            added_rows: info.added_rows,
-            added_files: info.added_files,
-            rows: info.rows,
-            on_main: info.on_main,
-        };
-        Ok(inspect::snapshots(&loaded.metadata)?.into_iter().map(summary).collect())
+        inspect::snapshots(&loaded.metadata)
     }
 
     async fn read(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -19,9 +19,9 @@ use crate::model::file::WrittenFile;
 use crate::model::ids::TableName;
 use crate::model::version::{AsOf, Consistency, SnapshotAt};
 
-/// A snapshot, for people and metadata tables.
+/// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SnapshotSummary {
+pub struct SnapshotInfo {
     /// Its id.
     pub id: i64,
     /// The one before it.
@@ -38,6 +38,10 @@ pub struct SnapshotSummary {
     pub rows: Option<u64>,
     /// True where it is in `main`'s history.
     pub on_main: bool,
+    /// True where it carries a ledger.
+    pub has_ledger: bool,
+    /// Branches and tags on it.
+    pub refs: Vec<String>,
 }
 
 /// Tables, as readers see them.
@@ -66,7 +70,7 @@ pub trait LakeReader: Send + Sync {
     ///
     /// # Errors
     /// As [`LakeReader::at`].
-    async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotSummary>>;
+    async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotInfo>>;
 
     /// Ranges of a file's bytes, in their order.
     ///
