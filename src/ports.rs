@@ -20,8 +20,10 @@ use crate::model::raw::RawBatch;
 use crate::model::schema::TableSchema;
 
 mod reading;
+mod search;
 
 pub use reading::*;
+pub use search::*;
 
 /// Bytes taken from a budget; they are given back when it is dropped.
 pub type Charge = Box<dyn Any + Send>;

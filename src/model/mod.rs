@@ -7,5 +7,6 @@ pub mod ledger;
 pub mod mapping;
 pub mod offsets;
 pub mod raw;
+pub mod record;
 pub mod schema;
 pub mod version;
