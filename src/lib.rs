@@ -2,19 +2,20 @@
 //!
 //! Reading order, as a record travels: [`kafka`] polls bytes into arenas, [`decode`] makes Arrow of them,
 //! [`pipeline`] decides what is written and committed when, [`lake`] writes files and commits them together with the
-//! ledger of offsets. [`ports`] has the contracts between them and [`model`] the values that they exchange.
+//! ledger of offsets. What was committed, and what comes behind it, meets in [`seam`]; `query` and `vector` read there.
+//! [`ports`] has the contracts between them and [`model`] the values that they exchange.
 //! `app` puts it together; [`config`] and `cli` are what a user types.
 //!
 //! The core (`model`, `decode`, `pipeline` without its driver) does no I/O: it builds and tests with
 //! `--no-default-features`. Feature gates live in this file only.
 
-#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "http"))]
 pub mod app;
-#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "http"))]
 pub mod cli;
 pub mod config;
 pub mod decode;
-#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "http"))]
 pub mod demo;
 pub mod error;
 #[cfg(feature = "http")]
@@ -40,3 +41,5 @@ pub mod telemetry;
 pub mod testing;
 #[cfg(test)]
 mod tidy;
+#[cfg(feature = "vector")]
+pub mod vector;

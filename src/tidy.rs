@@ -9,7 +9,7 @@ use crate::model::decoded::Reason;
 
 /// Per part of the tree the modules that its product code may import. The longest part that fits counts; `*` is
 /// everything. A module may always import itself.
-const IMPORTS: [(&str, &str); 23] = [
+const IMPORTS: [(&str, &str); 24] = [
     ("error", ""),
     ("invariant", ""),
     ("model", "error invariant"),
@@ -26,6 +26,7 @@ const IMPORTS: [(&str, &str); 23] = [
     ("registry", "ports model error invariant runtime telemetry"),
     ("lake", "ports model error invariant rule runtime telemetry"),
     ("query", "seam ports model error invariant runtime telemetry"),
+    ("vector", "seam ports model error invariant runtime telemetry"),
     ("http", "ports model error runtime telemetry"),
     ("rest_catalog", "ports model error"),
     ("demo", "error model runtime"),
@@ -38,8 +39,8 @@ const IMPORTS: [(&str, &str); 23] = [
 ];
 
 /// Crates that belong to some parts of the tree only. `tokio` among them: nothing pure may wait.
-const CRATES: [(&str, &str); 18] = [
-    ("arrow", "model ports decode lake seam query http cli"),
+const CRATES: [(&str, &str); 24] = [
+    ("arrow", "model ports decode lake seam query vector http cli"),
     ("axum", "http rest_catalog demo"),
     ("clap", "cli"),
     ("datafusion", "query"),
@@ -47,6 +48,11 @@ const CRATES: [(&str, &str); 18] = [
     ("hyper_util", "http"),
     ("iceberg", "lake"),
     ("indicatif", "cli"),
+    ("lance", "vector"),
+    ("lance_datafusion", "vector"),
+    ("lance_index", "vector"),
+    ("lance_linalg", "vector"),
+    ("model2vec_rs", "vector"),
     ("object_store", "lake query"),
     ("parquet", "lake query"),
     ("prometheus", "telemetry http"),
@@ -55,8 +61,9 @@ const CRATES: [(&str, &str); 18] = [
     ("reqwest", "registry cli"),
     ("schemars", "config"),
     ("sqlx", "lake"),
-    ("tokio", "ports pipeline/driver runtime seam query kafka registry lake http demo app cli"),
+    ("tokio", "ports pipeline/driver runtime seam query vector kafka registry lake http demo app cli"),
     ("typetag", "lake"),
+    ("unicode_segmentation", "vector"),
 ];
 
 /// Words that name no place: what would go there belongs to a noun of the domain.

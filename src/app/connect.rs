@@ -27,6 +27,7 @@ use crate::registry;
 use crate::rest_catalog;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
+use crate::vector::{IndexSpec, RecordColumns, TopicOf};
 
 /// How often a table that cannot go on looks again.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
@@ -119,6 +120,10 @@ pub struct Shares {
     pub query_bytes: usize,
     /// Footers of data files that queries keep.
     pub footer_bytes: usize,
+    /// Index entries of records that are not in an index yet, all tables together.
+    pub hot_bytes: usize,
+    /// Parts of indexes that searches keep.
+    pub index_bytes: usize,
 }
 
 /// How a budget of `memory` bytes is shared among `tables`. The rest is what decoding, open files and uploads take:
@@ -135,6 +140,8 @@ pub fn shares(memory: usize, tables: usize) -> Shares {
         tail_bytes: memory / 4,
         query_bytes: memory / 2,
         footer_bytes: memory / 32,
+        hot_bytes: memory / 8,
+        index_bytes: memory / 4,
     }
 }
 
@@ -300,6 +307,38 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
     })
 }
 
+/// What of a table is indexed; `None`: nothing.
+#[must_use]
+pub fn index_spec(table: &TableConfig) -> Option<IndexSpec> {
+    let index = table.index.as_ref()?;
+    let names = metadata_names(table);
+    let columns = metadata(table, names);
+    let name = |column: Metadata| columns.contains(&column).then(|| column.name(names));
+    let topic = match table.topics.as_slice() {
+        [topic] => TopicOf::One(topic.as_str().into()),
+        _ => TopicOf::Column(Metadata::Topic.name(names)),
+    };
+    Some(IndexSpec {
+        table: table.table.clone(),
+        columns: RecordColumns {
+            topic,
+            partition: Metadata::Partition.name(names),
+            offset: Metadata::Offset.name(names),
+            time: name(Metadata::Timestamp),
+        },
+        text: index.text.clone(),
+        filters: index.filters.clone(),
+    })
+}
+
+fn metadata_names(table: &TableConfig) -> MetadataNames {
+    match table.metadata.names {
+        words::MetadataNames::Kafka => MetadataNames::Kafka,
+        words::MetadataNames::Tableflow => MetadataNames::Tableflow,
+        words::MetadataNames::TableflowPortable => MetadataNames::TableflowPortable,
+    }
+}
+
 fn properties(table: &TableConfig) -> BTreeMap<String, String> {
     let (codec, level) = match table.compression {
         Compression::Zstd(level) => ("zstd", Some(level)),
@@ -317,11 +356,7 @@ fn properties(table: &TableConfig) -> BTreeMap<String, String> {
 }
 
 fn layout(table: &TableConfig) -> Result<Layout> {
-    let names = match table.metadata.names {
-        words::MetadataNames::Kafka => MetadataNames::Kafka,
-        words::MetadataNames::Tableflow => MetadataNames::Tableflow,
-        words::MetadataNames::TableflowPortable => MetadataNames::TableflowPortable,
-    };
+    let names = metadata_names(table);
     let key_format = match &table.key.format {
         KeyFormat::Auto => Format::Auto,
         KeyFormat::Registry => Format::Registry,

@@ -3,6 +3,7 @@
 
 pub mod connect;
 mod demo;
+mod indexing;
 mod lag;
 mod maintain;
 mod service;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::connect;
+use super::indexing::Indexing;
 use super::lag;
 use super::maintain::Upkeep;
 use super::views::TableViews;
-use crate::config::Config;
+use crate::config::{Config, TableConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::auth::{Scope, require_with};
 use crate::http::{self, Server};
@@ -42,6 +43,7 @@ pub struct TableHandle {
     stop: Shutdown,
     driver: Task,
     lag: Task,
+    seam: Seam,
 }
 
 /// What a process does.
@@ -51,11 +53,13 @@ pub struct Roles {
     pub ingest: bool,
     /// Keeps tables healthy.
     pub maintain: bool,
+    /// Keeps search indexes.
+    pub index: bool,
 }
 
 impl Default for Roles {
     fn default() -> Self {
-        Self { ingest: true, maintain: true }
+        Self { ingest: true, maintain: true, index: true }
     }
 }
 
@@ -73,6 +77,7 @@ pub struct Service {
     registry: Option<Arc<dyn Registry>>,
     kafka: Kafka,
     tables: BTreeMap<TableName, TableHandle>,
+    indexing: Option<Indexing>,
     /// The tables to maintain, and the task that does it.
     maintained: watch::Sender<Vec<TableName>>,
     upkeep: Option<Task>,
@@ -106,7 +111,11 @@ impl Service {
         let sql = connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?;
         let engines =
             rest_catalog::routes(Arc::clone(&lake) as Arc<dyn CatalogView>, connect::rest_catalog_options(&config));
+        let indexing =
+            roles.index.then(|| Indexing::new(&config, compute.clone(), &metrics, &clock)).transpose()?;
+        let search = indexing.as_ref().map(Indexing::search);
         let routes = http::operations(health.clone(), metrics.clone())
+            .merge(http::search::routes(search))
             .merge(http::sql::routes(Arc::new(sql), connect::sql_limits(&config)))
             .merge(require_with(Scope::Read, engines, |no| rest_catalog::refuse(no.status, no.message)));
         let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
@@ -145,6 +154,7 @@ impl Service {
             registry,
             kafka,
             tables: BTreeMap::new(),
+            indexing,
             listener,
             listener_stop,
             listener_tls,
@@ -152,9 +162,8 @@ impl Service {
         };
         for table in service.config.tables.clone() {
             let spec = Arc::new(connect::table_spec(&service.config, &table)?);
-            if roles.ingest {
-                service.add(spec)?;
-            }
+            let seam = if roles.ingest { Some(service.add(spec)?) } else { None };
+            service.index(&table, seam).await;
         }
         service.show_maintained();
         service.health.set_started();
@@ -171,7 +180,13 @@ impl Service {
         self.maintained.send_replace(self.config.tables.iter().map(|table| table.table.clone()).collect());
     }
 
-    fn add(&mut self, spec: Arc<TableSpec>) -> Result<()> {
+    async fn index(&mut self, table: &TableConfig, seam: Option<Seam>) {
+        if let Some(indexing) = &mut self.indexing {
+            indexing.add(table, &self.lake, seam, &self.metrics).await;
+        }
+    }
+
+    fn add(&mut self, spec: Arc<TableSpec>) -> Result<Seam> {
         let name = spec.settings.table.clone();
         let shares = connect::shares(self.config.memory_budget, self.config.tables.len());
         let budget = Budget::new("raw", shares.raw_bytes);
@@ -198,9 +213,9 @@ impl Service {
         let driver = task::spawn(TaskKind::Table, name.to_string(), run);
         let watch = lag::watch(Arc::clone(&source), state.clone(), metrics, self.clock.clone());
         let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
-        self.views.add(&name, seam);
-        self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag });
-        Ok(())
+        self.views.add(&name, seam.clone());
+        self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag, seam: seam.clone() });
+        Ok(seam)
     }
 
     /// Takes tables added, removed and changed; says what else changed and needs a restart.
@@ -232,6 +247,9 @@ impl Service {
             stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
             self.health.remove_table(&name);
             self.views.remove(&name);
+            if let Some(indexing) = &mut self.indexing {
+                indexing.remove(&name).await;
+            }
             self.metrics.remove_table(&name);
         }
         for (name, spec) in wanted {
@@ -239,6 +257,13 @@ impl Service {
                 tracing::info!(table = %name, "table joins");
                 self.add(spec)?;
             }
+        }
+        if let Some(indexing) = &mut self.indexing {
+            indexing.keep(&config.tables).await;
+        }
+        for table in &config.tables {
+            let seam = self.tables.get(&table.table).map(|handle| handle.seam.clone());
+            self.index(table, seam).await;
         }
         self.config.tables = config.tables;
         self.show_maintained();
@@ -298,6 +323,11 @@ impl Service {
                 }
             }
             left += behind(&state);
+            if let Some(indexed) = self.indexing.as_ref().and_then(|indexing| indexing.indexed(name)) {
+                let at = |source: &TopicPartition| indexed.get(source).map_or(0, |next| next.0);
+                let one = |(source, end): (&TopicPartition, &NextOffset)| end.0 - at(source);
+                left += u64::try_from(ends.iter().map(one).map(|left| left.max(0)).sum::<i64>()).unwrap_or(0);
+            }
         }
         Ok(left)
     }
@@ -315,6 +345,7 @@ impl Service {
     pub async fn stop(mut self) {
         let timeout = self.config.shutdown_timeout;
         self.upkeep_stop.request();
+        let indexing = self.indexing.take();
         for handle in self.tables.values() {
             handle.stop.request();
         }
@@ -323,6 +354,11 @@ impl Service {
         }
         if self.clock.timeout(timeout, self.kafka.close()).await.is_none() {
             tracing::warn!("leaving the consumer group took too long; the broker will notice by itself");
+        }
+        if let Some(indexing) = indexing
+            && self.clock.timeout(timeout, indexing.stop()).await.is_none()
+        {
+            tracing::warn!("indexing did not stop in time; what it had not noted is indexed again next time");
         }
         if let Some(upkeep) = &mut self.upkeep
             && self.clock.timeout(timeout, upkeep.join()).await.is_none()

@@ -5,9 +5,12 @@
 mod check;
 mod config;
 mod demo;
+mod index;
 mod maintain;
 mod progress;
 mod run;
+mod search;
+mod service;
 mod sql;
 mod status;
 mod tables;
@@ -71,6 +74,10 @@ enum Command {
     Status(status::Args),
     /// Ask with SQL: what is committed and what has come since
     Sql(sql::Args),
+    /// Look for records by word and by meaning
+    Search(search::Args),
+    /// Rebuild search indexes
+    Index(index::Args),
     /// Look at tables, and lift what stops them
     Tables(tables::Args),
     /// Compact tables, drop old snapshots, delete what nothing refers to
@@ -139,6 +146,14 @@ fn execute(args: Args) -> Result<u8> {
         Command::Sql(args) => {
             start_log(LogFormat::Text, QUIET)?;
             in_runtime(sql::execute(args, json))
+        }
+        Command::Search(args) => {
+            start_log(LogFormat::Text, QUIET)?;
+            in_runtime(search::execute(args, json))
+        }
+        Command::Index(args) => {
+            start_log(LogFormat::Text, QUIET)?;
+            in_runtime(index::execute(args, json))
         }
         Command::Tables(args) => {
             start_log(LogFormat::Text, QUIET)?;

@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) config: ConfigFile,
     /// What this process does
-    #[arg(long, value_delimiter = ',', default_value = "ingest,maintain")]
+    #[arg(long, value_delimiter = ',', default_value = "ingest,maintain,index")]
     roles: Vec<Role>,
     /// Stop with exit code 0 once everything that was in the topics at the start is committed
     #[arg(long)]
@@ -37,7 +37,7 @@ enum Role {
     Ingest,
     /// Compact, expire, delete orphans
     Maintain,
-    /// Keep search indexes (not there yet)
+    /// Keep search indexes
     Index,
     /// Answer queries (not there yet)
     Serve,
@@ -47,9 +47,9 @@ impl Args {
     /// # Errors
     /// `InvalidRequest` for a role that does not exist yet, or one that cannot catch up.
     pub(super) fn check(&self) -> Result<()> {
-        if let Some(role) = self.roles.iter().find(|role| matches!(role, Role::Index | Role::Serve)) {
+        if let Some(role) = self.roles.iter().find(|role| matches!(role, Role::Serve)) {
             let name = role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-            let text = format!("role `{name}` comes with a later version; run `--roles ingest,maintain`");
+            let text = format!("role `{name}` comes with a later version; run `--roles ingest,maintain,index`");
             return Err(Error::invalid_request(text));
         }
         if self.until_caught_up && !self.roles.contains(&Role::Ingest) {
@@ -97,7 +97,8 @@ pub(super) async fn execute(args: Args, config: Config, json: bool) -> Result<u8
             bar.set_position(progress.total.saturating_sub(progress.left));
         }
     };
-    let roles = Roles { ingest: args.roles.contains(&Role::Ingest), maintain: args.roles.contains(&Role::Maintain) };
+    let has = |role| args.roles.contains(&role);
+    let roles = Roles { ingest: has(Role::Ingest), maintain: has(Role::Maintain), index: has(Role::Index) };
     let options = RunOptions {
         roles,
         until_caught_up: args.until_caught_up,

@@ -12,17 +12,15 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt as _;
 use serde_json::json;
 
+use super::service::Service;
 use super::{ConfigFile, DONE, FAILED, clock};
 use crate::app;
-use crate::config::{Config, process_env};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::sql::{AS_OF, AsOfView};
 use crate::model::version::{Consistency, SnapshotAt};
 use crate::ports::{Sql as _, SqlLimits, SqlRequest};
 use crate::query::SqlEngine;
-
-/// The variable that holds a token for a listener that asks for one.
-const TOKEN: &str = "FRAZIL_TOKEN";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  frazil sql 'SELECT count(*) FROM shop.orders'\n  \
@@ -79,12 +77,6 @@ enum Answers {
     Here(Arc<SqlEngine>, SqlLimits),
 }
 
-struct Service {
-    url: String,
-    token: Option<String>,
-    client: reqwest::Client,
-}
-
 /// An answer as it is shown.
 struct Shown {
     rows: Vec<RecordBatch>,
@@ -104,22 +96,14 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
 
 /// The service where one listens, else the catalog itself.
 async fn answers(config: &Config, see: Option<See>) -> Result<Answers> {
-    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
-    let url = format!("{scheme}://{}", config.server.listen);
-    let client = reqwest::Client::new();
-    match client.get(format!("{url}/livez")).send().await {
-        Ok(response) if response.status().is_success() => {
-            return Ok(Answers::Service(Service { url, token: process_env(TOKEN), client }));
-        }
-        _ if see == Some(See::Fresh) => {
-            let text = format!(
-                "no service answers at {url}; start it with `frazil run`, or ask for `--consistency committed`"
-            );
-            return Err(Error::unavailable(text));
-        }
-        _ => {}
+    let service = Service::of(config);
+    if service.answers().await {
+        return Ok(Answers::Service(service));
     }
-    let _ = writeln!(std::io::stderr(), "no service answers at {url}: reading what is committed");
+    if see == Some(See::Fresh) {
+        return Err(service.is_away("or ask for `--consistency committed`"));
+    }
+    let _ = writeln!(std::io::stderr(), "no service answers at {}: reading what is committed", service.url());
     let (engine, limits) = app::offline_sql(config, clock())?;
     Ok(Answers::Here(Arc::new(engine), limits))
 }
@@ -128,7 +112,7 @@ impl Answers {
     async fn ask(&self, statement: &str, args: &Args) -> Result<Shown> {
         let statement = statement.trim().trim_end_matches(';');
         match self {
-            Self::Service(service) => service.ask(statement, args).await,
+            Self::Service(service) => ask_service(service, statement, args).await,
             Self::Here(engine, limits) => {
                 let limits = SqlLimits { rows: args.max_rows, ..*limits };
                 let consistency = args.as_of.map_or(Consistency::Committed, Consistency::At);
@@ -145,47 +129,28 @@ impl Answers {
     }
 }
 
-impl Service {
-    async fn ask(&self, statement: &str, args: &Args) -> Result<Shown> {
-        let mut body = json!({"sql": statement, "max_rows": args.max_rows});
-        match args.as_of {
-            Some(SnapshotAt::Id(id)) => body["as_of"] = json!({"snapshot_id": id}),
-            Some(SnapshotAt::Timestamp(ms)) => body["as_of"] = json!({"timestamp_ms": ms}),
-            Some(SnapshotAt::Current) | None => {}
-        }
-        if args.consistency == Some(See::Committed) {
-            body["consistency"] = "committed".into();
-        }
-        let mut request = self.client.post(format!("{}/api/sql", self.url)).json(&body);
-        request = request.header("accept", "application/vnd.apache.arrow.stream");
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let lost = |e: reqwest::Error| Error::unavailable(format!("ask `{}`", self.url)).with_source(e);
-        let response = request.send().await.map_err(lost)?;
-        if !response.status().is_success() {
-            let status = response.status();
-            let told: serde_json::Value = response.json().await.unwrap_or_default();
-            let message = told["error"]["message"].as_str().map_or_else(|| status.to_string(), str::to_owned);
-            let kind = if status.as_u16() == 401 || status.as_u16() == 403 {
-                ErrorKind::Denied
-            } else {
-                ErrorKind::InvalidRequest
-            };
-            return Err(Error::new(kind, message));
-        }
-        let header = response.headers().get(AS_OF).and_then(|value| value.to_str().ok()).unwrap_or("{}");
-        let as_of = serde_json::from_str(header).unwrap_or_default();
-        let bytes = response.bytes().await.map_err(lost)?;
-        let broken = |e| Error::unavailable("read the answer").with_source(e);
-        let reader = StreamReader::try_new(bytes.as_ref(), None).map_err(broken)?;
-        let schema = reader.schema();
-        let mut rows = reader.collect::<Result<Vec<_>, _>>().map_err(broken)?;
-        if rows.is_empty() {
-            rows.push(RecordBatch::new_empty(schema));
-        }
-        Ok(Shown { rows, as_of })
+async fn ask_service(service: &Service, statement: &str, args: &Args) -> Result<Shown> {
+    let mut body = json!({"sql": statement, "max_rows": args.max_rows});
+    match args.as_of {
+        Some(SnapshotAt::Id(id)) => body["as_of"] = json!({"snapshot_id": id}),
+        Some(SnapshotAt::Timestamp(ms)) => body["as_of"] = json!({"timestamp_ms": ms}),
+        Some(SnapshotAt::Current) | None => {}
     }
+    if args.consistency == Some(See::Committed) {
+        body["consistency"] = "committed".into();
+    }
+    let response = service.post("/api/sql", &body, "application/vnd.apache.arrow.stream").await?;
+    let header = response.headers().get(AS_OF).and_then(|value| value.to_str().ok()).unwrap_or("{}");
+    let as_of = serde_json::from_str(header).unwrap_or_default();
+    let bytes = response.bytes().await.map_err(|e| Error::unavailable("read the answer").with_source(e))?;
+    let broken = |e| Error::unavailable("read the answer").with_source(e);
+    let reader = StreamReader::try_new(bytes.as_ref(), None).map_err(broken)?;
+    let schema = reader.schema();
+    let mut rows = reader.collect::<Result<Vec<_>, _>>().map_err(broken)?;
+    if rows.is_empty() {
+        rows.push(RecordBatch::new_empty(schema));
+    }
+    Ok(Shown { rows, as_of })
 }
 
 /// Statements from standard input, each up to its `;`; a wrong one does not end it on a terminal.

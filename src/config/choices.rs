@@ -42,6 +42,12 @@ words! {
         Sql = "sql",
     }
 
+    /// Which model turns text into vectors.
+    IndexModel {
+        /// Built in: a static model of 256 dimensions, English, some hundred thousand short texts a second and core.
+        Static = "static",
+    }
+
     /// How a record's key is read, as written.
     KeyFormatWord {
         /// By what the bytes and the registry say.

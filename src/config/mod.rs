@@ -5,6 +5,7 @@ pub mod choices;
 #[cfg(test)]
 mod example;
 pub mod fields;
+pub mod index;
 mod interpolate;
 pub mod maintenance;
 mod problem;

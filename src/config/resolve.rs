@@ -10,6 +10,7 @@ use url::Url;
 
 use super::choices::{CatalogType, LogFormat, Scope, ValueFormat};
 use super::fields::TokenHash;
+use super::index::{IndexConfig, resolve_index};
 use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance};
 use super::secret::Secret;
 use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
@@ -34,6 +35,8 @@ pub struct Config {
     pub namespace: String,
     /// How tables are kept healthy.
     pub maintenance: MaintenanceConfig,
+    /// Search indexes.
+    pub index: IndexConfig,
     /// The HTTP listener.
     pub server: ServerConfig,
     /// Bound of memory in queues, writers and caches, bytes.
@@ -245,6 +248,7 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
             .and_then(|defaults| defaults.namespace.clone())
             .unwrap_or_else(|| "lake".to_owned()),
         maintenance,
+        index: resolve_index(&written.index.clone().unwrap_or_default())?,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
         memory_budget,
         log: LogConfig { format: log.format.unwrap_or(LogFormat::Text), level },

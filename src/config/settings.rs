@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::choices::{
-    CatalogType, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn, MetadataNames, Nullability, OnError, OnGap,
+    CatalogType, IndexModel, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn, MetadataNames, Nullability, OnError, OnGap,
     OnTombstone, OnTopicChange, Scope, TimeAs, ValueFormat,
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start, TokenHash};
@@ -79,6 +79,8 @@ sections! {
         tables: Vec<TableSettings>,
         /// How tables are kept healthy.
         maintenance: MaintenanceSettings,
+        /// Search indexes.
+        index: IndexSettings,
         /// The HTTP listener.
         server: ServerSettings,
         /// Bound of the memory in queues, writers and caches. Default 512MiB, at least 32MiB.
@@ -157,6 +159,22 @@ sections! {
         keep_for: Span,
         /// Files that nothing refers to are deleted at this age. Default 3d.
         orphan_grace: Span,
+    }
+
+    /// Search indexes, of the tables that have `index`.
+    IndexSettings {
+        /// The folder that they lie in, as LanceDB tables. Default frazil/index.
+        uri: String,
+        /// The model that turns text into vectors. Default static: built in.
+        model: IndexModel,
+    }
+
+    /// What of a table can be searched.
+    TableIndexSettings {
+        /// The text that is found, made of columns, as in {title}\n{body}. Required.
+        text: String,
+        /// Columns that a search may filter by. Default none.
+        filters: Vec<String>,
     }
 
     /// The HTTP listener: /iceberg, /metrics, /livez, /readyz.
@@ -244,6 +262,8 @@ table_options! {
         table: String,
         /// Where the table lies. Default: below the warehouse.
         location: String,
+        /// Makes the table searchable. Default: it is not.
+        index: TableIndexSettings,
     }
     both {
         /// How keys are read.

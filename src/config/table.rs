@@ -10,6 +10,7 @@ use super::choices::{
     KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange,
     TimeAs, ValueFormat,
 };
+use super::index::{TableIndexConfig, resolve_table_index};
 use super::fields::{Compression, FormatVersion, Partitioning, Start};
 use super::resolve::{invalid, positive};
 use super::settings::{Defaults, KeySettings, TableSettings};
@@ -71,6 +72,8 @@ pub struct TableConfig {
     pub properties: BTreeMap<String, String>,
     /// Where the table lies; `None`: below the warehouse.
     pub location: Option<String>,
+    /// What of it can be searched; `None`: nothing.
+    pub index: Option<TableIndexConfig>,
 }
 
 /// How keys are read.
@@ -144,16 +147,16 @@ impl TableConfig {
     }
 }
 
-/// `tables[index]` as meant.
+/// `tables[position]` as meant.
 ///
 /// # Errors
 /// `InvalidConfig`.
-pub(super) fn resolve_table(index: usize, own: &TableSettings, defaults: &Defaults) -> Result<TableConfig> {
+pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Defaults) -> Result<TableConfig> {
     let written = own.with_defaults(defaults);
     let key_of =
-        |name: &str| if own.writes(name) { format!("tables[{index}].{name}") } else { format!("defaults.{name}") };
-    let topics = topics(index, &written)?;
-    let table = table_name(index, &topics, &written, defaults)?;
+        |name: &str| if own.writes(name) { format!("tables[{position}].{name}") } else { format!("defaults.{name}") };
+    let topics = topics(position, &written)?;
+    let table = table_name(position, &topics, &written, defaults)?;
     let key = written.key.clone().unwrap_or_default();
     let names = written.metadata_columns.clone().unwrap_or_default();
     let metadata = MetadataConfig { names: names.names.unwrap_or(MetadataNames::Kafka), include: names.include };
@@ -202,6 +205,10 @@ pub(super) fn resolve_table(index: usize, own: &TableSettings, defaults: &Defaul
             16 << 20,
         )?,
         location: written.location,
+        index: written
+            .index
+            .map(|index| resolve_table_index(&format!("tables[{position}].index"), &index))
+            .transpose()?,
         topics,
         table,
         metadata,

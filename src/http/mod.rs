@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod error;
 mod operations;
+pub mod search;
 pub mod server;
 pub mod sql;
 pub mod tls;

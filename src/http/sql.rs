@@ -78,14 +78,11 @@ enum At {
 
 impl Ask {
     fn request(self, most: SqlLimits) -> SqlRequest {
-        let least = self.at_least.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(|(p, next)| (TopicPartition::new(topic.as_str(), *p), NextOffset(*next)))
-        });
         let consistency = match (self.as_of, self.consistency) {
             (Some(At::SnapshotId(id)), _) => Consistency::At(SnapshotAt::Id(id)),
             (Some(At::TimestampMs(ms)), _) => Consistency::At(SnapshotAt::Timestamp(ms)),
             (None, Word::Committed) => Consistency::Committed,
-            (None, Word::Fresh) => Consistency::Fresh(least.collect()),
+            (None, Word::Fresh) => Consistency::Fresh(at_least(&self.at_least)),
         };
         let limits = SqlLimits {
             rows: self.max_rows.unwrap_or(most.rows).min(most.rows),
@@ -94,6 +91,14 @@ impl Ask {
         };
         SqlRequest { sql: self.sql, consistency, limits }
     }
+}
+
+/// Positions that must be visible, from the wire.
+pub(super) fn at_least(written: &BTreeMap<String, BTreeMap<i32, i64>>) -> BTreeMap<TopicPartition, NextOffset> {
+    let all = written.iter().flat_map(|(topic, partitions)| {
+        partitions.iter().map(|(p, next)| (TopicPartition::new(topic.as_str(), *p), NextOffset(*next)))
+    });
+    all.collect()
 }
 
 /// How far an answer reaches, on the wire: offsets are the first that are not in it.
@@ -270,7 +275,7 @@ fn streamed<F: Format>(
 }
 
 /// An error as the listener says it.
-fn refusal(error: &Error) -> Refusal {
+pub(super) fn refusal(error: &Error) -> Refusal {
     let (status, code) = match error.kind() {
         ErrorKind::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request"),
         ErrorKind::Unavailable | ErrorKind::Conflict => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

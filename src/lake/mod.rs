@@ -2,6 +2,7 @@
 
 pub mod catalog;
 mod commit;
+mod conform;
 mod encode;
 pub mod inspect;
 pub mod maintain;
@@ -9,6 +10,7 @@ mod manifests;
 pub mod progress;
 mod read;
 mod resume;
+mod rows;
 pub mod schema;
 pub mod storage;
 mod tables;

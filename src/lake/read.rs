@@ -1,19 +1,25 @@
 //! Tables as readers see them: states at a snapshot or a time, their live files with statistics, ranges of bytes.
 //! What is made of them is `query`'s matter.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use iceberg::spec::{DataContentType, DataFile, Datum, ManifestContentType, ManifestFile, SnapshotRef, TableMetadata};
+use iceberg::spec::{
+    DataContentType, DataFile, Datum, ManifestContentType, ManifestFile, ManifestStatus, Operation, SnapshotRef,
+    TableMetadata,
+};
 
 use super::catalog::LoadedTable;
 use super::commit::{number, state};
 use super::inspect;
 use super::progress;
+use super::rows;
 use super::schema::from_iceberg_schema;
 use super::storage::from_iceberg;
 use super::tables::IcebergLake;
@@ -49,10 +55,7 @@ impl LakeReader for IcebergLake {
 
     async fn files(&self, of: &TableState) -> Result<Vec<Arc<Vec<WrittenFile>>>> {
         let Some(id) = of.snapshot_id else { return Ok(Vec::new()) };
-        let metadata = match self.seen_with(&of.table, id) {
-            Some(metadata) => metadata,
-            None => self.reload(of).await?.metadata,
-        };
+        let metadata = self.metadata_with(of, id).await?;
         let snapshot = metadata.snapshot_by_id(id).ok_or_else(|| expired(of))?;
         let list = self.committer.manifests.list(&metadata, snapshot).await?;
         if list.iter().any(|manifest| manifest.content == ManifestContentType::Deletes) {
@@ -67,6 +70,42 @@ impl LakeReader for IcebergLake {
         futures::stream::iter(files).buffered(MANIFESTS_AT_ONCE).try_collect().await
     }
 
+    async fn added(&self, of: &TableState, since: i64) -> Result<Option<Vec<WrittenFile>>> {
+        let Some(id) = of.snapshot_id else { return Ok(None) };
+        let metadata = self.metadata_with(of, id).await?;
+        let snapshot = metadata.snapshot_by_id(id).ok_or_else(|| expired(of))?;
+        let mut appends = Vec::new();
+        let mut is_reached = false;
+        for snapshot in progress::back_from(&metadata, snapshot) {
+            if snapshot.snapshot_id() == since {
+                is_reached = true;
+                break;
+            }
+            match snapshot.summary().operation {
+                Operation::Append => appends.push(snapshot),
+                Operation::Replace => {}
+                Operation::Overwrite | Operation::Delete => return Ok(None),
+            }
+        }
+        if !is_reached {
+            return Ok(None);
+        }
+        let mut files = Vec::new();
+        for snapshot in appends.into_iter().rev() {
+            files.extend(self.appended(&metadata, snapshot).await?);
+        }
+        Ok(Some(files))
+    }
+
+    async fn rows(
+        &self,
+        of: &TableState,
+        file: &WrittenFile,
+        columns: &BTreeSet<&str>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        rows::rows(self.committer.stores.clone(), self.compute.clone(), &of.schema, file, columns).await
+    }
+
     async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotInfo>> {
         let Some(loaded) = self.committer.catalog.load(table).await? else { return Ok(Vec::new()) };
         inspect::snapshots(&loaded.metadata)
@@ -78,6 +117,34 @@ impl LakeReader for IcebergLake {
 }
 
 impl IcebergLake {
+    /// Metadata that has snapshot `id` of the table.
+    async fn metadata_with(&self, of: &TableState, id: i64) -> Result<Arc<TableMetadata>> {
+        match self.seen_with(&of.table, id) {
+            Some(metadata) => Ok(metadata),
+            None => Ok(self.reload(of).await?.metadata),
+        }
+    }
+
+    /// The data files that `snapshot` added.
+    async fn appended(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Vec<WrittenFile>> {
+        let (id, io) = (snapshot.snapshot_id(), self.committer.stores.file_io());
+        let mut files = Vec::new();
+        for manifest in self.committer.manifests.list(metadata, snapshot).await?.iter() {
+            let is_its = manifest.added_snapshot_id == id && manifest.content == ManifestContentType::Data;
+            if !is_its || !manifest.has_added_files() {
+                continue;
+            }
+            let context = || format!("read manifest `{}`", manifest.manifest_path);
+            let loaded = manifest.load_manifest(&io).await.map_err(|e| from_iceberg(context(), e))?;
+            for entry in loaded.entries() {
+                if entry.status() == ManifestStatus::Added && entry.snapshot_id() == Some(id) {
+                    files.push(written(manifest.partition_spec_id, entry.data_file())?);
+                }
+            }
+        }
+        Ok(files)
+    }
+
     async fn reload(&self, of: &TableState) -> Result<LoadedTable> {
         let loaded = self.committer.catalog.load(&of.table).await?;
         loaded.filter(|loaded| loaded.metadata.uuid() == of.uuid).ok_or_else(|| expired(of))

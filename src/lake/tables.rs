@@ -39,7 +39,7 @@ pub struct LakeOptions {
 /// Iceberg tables of one catalog.
 pub struct IcebergLake {
     pub(super) committer: Committer,
-    compute: Compute,
+    pub(super) compute: Compute,
     writer_bytes: usize,
     /// The newest metadata seen of each table, for writers.
     seen: Mutex<HashMap<TableName, TableMetadataRef>>,

@@ -9,4 +9,5 @@ pub mod offsets;
 pub mod raw;
 pub mod record;
 pub mod schema;
+pub mod template;
 pub mod version;

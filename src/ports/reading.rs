@@ -1,6 +1,6 @@
 //! Contracts of those who read: tables' files, the catalog as other engines see it, SQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -65,6 +65,25 @@ pub trait LakeReader: Send + Sync {
     /// # Errors
     /// As [`LakeReader::at`]; `Corrupt` where the snapshot has expired, or has delete files.
     async fn files(&self, of: &TableState) -> Result<Vec<Arc<Vec<WrittenFile>>>>;
+
+    /// The data files that came into the table by the appends after snapshot `since`, oldest first; `None` where that
+    /// cannot be told, since `since` is not in that state's history any more, or something after it did more than
+    /// append rows or rewrite files.
+    ///
+    /// # Errors
+    /// As [`LakeReader::at`].
+    async fn added(&self, of: &TableState, since: i64) -> Result<Option<Vec<WrittenFile>>>;
+
+    /// The rows of one of its files, in that state's schema: of its columns those in `columns`, in the schema's order.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`; `Corrupt` where the file is gone or cannot be read.
+    async fn rows(
+        &self,
+        of: &TableState,
+        file: &WrittenFile,
+        columns: &BTreeSet<&str>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>>;
 
     /// All retained snapshots, the newest first.
     ///
@@ -181,4 +200,14 @@ pub trait CatalogView: Send + Sync {
     /// # Errors
     /// As [`CatalogView::namespaces`].
     async fn access(&self, location: &str) -> Result<Properties>;
+}
+
+/// Leases that processes take from each other, so that one of them does what one is to do at a time.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Takes or renews lease `name` for `owner`, for that long from now; false while another owner has it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    async fn take(&self, name: &str, owner: &str, duration: Duration) -> Result<bool>;
 }

@@ -197,5 +197,5 @@ pub trait Embedder: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable` where the model is a service that is away.
-    fn embed(&self, texts: &[&str]) -> Result<Vec<f32>>;
+    fn embed(&self, texts: &[String]) -> Result<Vec<f32>>;
 }

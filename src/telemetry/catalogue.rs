@@ -153,6 +153,20 @@ pub const CATALOGUE: &[MetricDoc] = &[
         "Delete files and deletion vectors of the current snapshot, which other engines wrote",
     ),
     gauge("frazil_snapshots", TABLE, "snapshots", "Snapshots retained"),
+    counter("frazil_index_applied_total", TABLE, "applications", "Times that commits were brought into the search index"),
+    counter(
+        "frazil_index_failures_total",
+        TABLE,
+        "errors",
+        "Steps of indexing that ended with an error; they are tried again",
+    ),
+    gauge("frazil_index_entries", TABLE, "entries", "Pieces of text in the search index; NaN where there is none"),
+    gauge(
+        "frazil_index_lag_records",
+        TABLE,
+        "records",
+        "Committed offsets that are not in the search index yet; NaN where there is none",
+    ),
     gauge("frazil_table_suspended", TABLE, "1", "1 while the table takes no records until somebody resumes it"),
     gauge("frazil_table_stopped", TABLE, "1", "1 where the table ended and needs a human"),
     gauge(

@@ -140,6 +140,8 @@ pub struct TableMetrics {
     pub rebalances: IntCounter,
     /// Upkeep.
     pub maintenance: MaintenanceMetrics,
+    /// Its search index.
+    pub index: IndexMetrics,
     table: String,
     registry: Registry,
     reasons: Mutex<BTreeMap<(&'static str, &'static str), IntCounter>>,
@@ -182,6 +184,18 @@ pub struct MaintenanceMetrics {
     pub delete_files: Gauge,
     /// Snapshots.
     pub snapshots: Gauge,
+}
+
+/// A table's search index, as this process keeps it.
+pub struct IndexMetrics {
+    /// Applications of commits to it.
+    pub applied: IntCounter,
+    /// Steps that ended with an error.
+    pub failures: IntCounter,
+    /// Pieces of text in it.
+    pub entries: Gauge,
+    /// Committed offsets that are not in it.
+    pub lag_records: Gauge,
 }
 
 /// Where a partition's ledger stands in its log.
@@ -244,6 +258,12 @@ impl TableMetrics {
                 small_files: unknown("frazil_small_files"),
                 delete_files: unknown("frazil_delete_files"),
                 snapshots: unknown("frazil_snapshots"),
+            },
+            index: IndexMetrics {
+                applied: counter("frazil_index_applied_total"),
+                failures: counter("frazil_index_failures_total"),
+                entries: unknown("frazil_index_entries"),
+                lag_records: unknown("frazil_index_lag_records"),
             },
             reasons: Mutex::default(),
             partitions: Mutex::default(),

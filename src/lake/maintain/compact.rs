@@ -1,30 +1,23 @@
 //! Many data files into one: read by ranges, decoded, made to fit the current schema, merged where they are sorted,
 //! and encoded again. Memory is bounded by what is read ahead, one row group being decoded, and one being encoded.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use iceberg::spec::{Struct, TableMetadata};
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
 use parquet::basic::Compression;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
-use parquet::file::reader::{ChunkReader, Length};
 use uuid::Uuid;
 
-use super::conform::conform;
 use super::sorted::{SortKey, merge_sorted};
 use super::survey::{GroupKey, SmallFile};
 use crate::error::{Error, Result};
+use crate::lake::conform::conform;
 use crate::lake::encode::Encoder;
 use crate::lake::manifests::spec;
+use crate::lake::rows::{BATCH_BYTES, Fetched, Open, decoded, open};
 use crate::lake::schema::from_iceberg_schema;
 use crate::lake::storage::{Stores, Upload, from_iceberg};
 use crate::lake::writer::compression;
@@ -35,16 +28,10 @@ use crate::runtime::crash;
 
 /// Encoded bytes of a row group of a compacted file.
 const ROW_GROUP_BYTES: usize = 32 << 20;
-/// A file up to this size is fetched whole.
-const WHOLE_BYTES: u64 = 8 << 20;
 /// Files being opened ahead of the one that is decoded.
 const OPEN_AHEAD: usize = 4;
 /// Row groups of large files fetched ahead.
 const GROUPS_AHEAD: usize = 1;
-/// Bytes of a file's end that are fetched to find its footer.
-const FOOTER_BYTES: u64 = 64 << 10;
-/// Decoded bytes of one batch.
-const BATCH_BYTES: u64 = 16 << 20;
 /// Encoded bytes that are handed to the upload at once.
 const HAND_OVER_BYTES: usize = 1 << 20;
 
@@ -70,13 +57,6 @@ struct Target {
 struct Output {
     encoder: Option<Encoder>,
     upload: Option<Upload>,
-}
-
-/// One row group, fetched, of a file that is open.
-pub(super) struct Fetched {
-    metadata: ArrowReaderMetadata,
-    row_group: usize,
-    bytes: Window,
 }
 
 /// One file with the rows of `files`, in their order or in the table's sort order; `None` where they have no rows.
@@ -254,10 +234,6 @@ fn encode(encoder: &mut Option<Encoder>, rows: &RecordBatch, compression: Compre
     }
 }
 
-fn decoded(rows: Result<RecordBatch, arrow::error::ArrowError>) -> Result<RecordBatch> {
-    rows.map_err(|e| Error::corrupt("decode a data file").with_source(e))
-}
-
 impl Output {
     async fn hand_over(&mut self, stores: &Stores, path: &str) -> Result<()> {
         let Some(encoder) = self.encoder.as_mut().filter(|encoder| encoder.ready() >= HAND_OVER_BYTES) else {
@@ -278,117 +254,6 @@ impl Output {
     }
 }
 
-/// A data file whose footer is known.
-#[derive(Clone)]
-struct Open {
-    stores: Stores,
-    path: String,
-    metadata: ArrowReaderMetadata,
-    /// The whole file, where it is small.
-    whole: Option<Window>,
-    size_bytes: u64,
-}
-
 fn opening(stores: &Stores, files: &[SmallFile]) -> Vec<BoxFuture<'static, Result<Open>>> {
     files.iter().map(|file| open(stores.clone(), file.path.clone(), file.size_bytes).boxed()).collect()
-}
-
-async fn open(stores: Stores, path: String, size_bytes: u64) -> Result<Open> {
-    let unreadable = |e: ParquetError| Error::corrupt(format!("read data file `{path}`")).with_source(e);
-    let start = if size_bytes <= WHOLE_BYTES { 0 } else { size_bytes - FOOTER_BYTES };
-    let mut window = Window::fetch(&stores, &path, start..size_bytes, size_bytes).await?;
-    let mut reader = ParquetMetaDataReader::new();
-    match reader.try_parse_sized(&window.bytes, size_bytes) {
-        // A footer larger than what was fetched says how large it is.
-        Err(ParquetError::NeedMoreData(needed)) => {
-            let start = size_bytes.saturating_sub(needed as u64);
-            window = Window::fetch(&stores, &path, start..size_bytes, size_bytes).await?;
-            reader.try_parse_sized(&window.bytes, size_bytes).map_err(unreadable)?;
-        }
-        parsed => parsed.map_err(unreadable)?,
-    }
-    let metadata = Arc::new(reader.finish().map_err(unreadable)?);
-    // What an Arrow writer noted of its own types is nothing that other files of the table need share.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::try_new(metadata, options).map_err(unreadable)?;
-    let whole = (window.start == 0).then_some(window);
-    Ok(Open { stores, path, metadata, whole, size_bytes })
-}
-
-impl Open {
-    async fn fetch(self, row_group: usize) -> Result<Fetched> {
-        let bytes = match self.whole {
-            Some(whole) => whole,
-            None => {
-                let range = range(self.metadata.metadata().row_group(row_group));
-                Window::fetch(&self.stores, &self.path, range, self.size_bytes).await?
-            }
-        };
-        Ok(Fetched { metadata: self.metadata, row_group, bytes })
-    }
-}
-
-/// Where a row group's column chunks lie.
-fn range(group: &RowGroupMetaData) -> Range<u64> {
-    let ranges = group.columns().iter().map(ColumnChunkMetaData::byte_range);
-    let start = ranges.clone().map(|(start, _)| start).min().unwrap_or(0);
-    let end = ranges.map(|(start, length)| start + length).max().unwrap_or(start);
-    start..end
-}
-
-impl Fetched {
-    /// Its rows, in batches of about `batch_bytes` decoded.
-    fn decode(self, batch_bytes: Option<u64>) -> Result<ParquetRecordBatchReader> {
-        let group = self.metadata.metadata().row_group(self.row_group);
-        let rows = u64::try_from(group.num_rows()).unwrap_or(1).max(1);
-        let row_bytes = (u64::try_from(group.total_byte_size()).unwrap_or(0) / rows).max(1);
-        let batch = (batch_bytes.unwrap_or(BATCH_BYTES) / row_bytes).clamp(256, 65_536);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes, self.metadata)
-            .with_row_groups(vec![self.row_group])
-            .with_batch_size(usize::try_from(batch).unwrap_or(1024));
-        reader.build().map_err(|e| Error::corrupt("decode a data file").with_source(e))
-    }
-}
-
-/// A part of a file in memory, addressed as the file is.
-#[derive(Clone)]
-struct Window {
-    bytes: Bytes,
-    start: u64,
-    /// Of the whole file.
-    length: u64,
-}
-
-impl Window {
-    async fn fetch(stores: &Stores, path: &str, range: Range<u64>, length: u64) -> Result<Self> {
-        let start = range.start;
-        Ok(Self { bytes: stores.read_ranges(path, &[range]).await?.swap_remove(0), start, length })
-    }
-
-    fn part(&self, start: u64, length: Option<usize>) -> Result<Bytes, ParquetError> {
-        let from = start.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
-        let to = from.and_then(|from| length.map_or(Some(self.bytes.len()), |length| from.checked_add(length)));
-        match (from, to) {
-            (Some(from), Some(to)) if from <= to && to <= self.bytes.len() => Ok(self.bytes.slice(from..to)),
-            _ => Err(ParquetError::General(format!("offset {start} lies outside of its row group"))),
-        }
-    }
-}
-
-impl Length for Window {
-    fn len(&self) -> u64 {
-        self.length
-    }
-}
-
-impl ChunkReader for Window {
-    type T = bytes::buf::Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(bytes::Buf::reader(self.part(start, None)?))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        self.part(start, Some(length))
-    }
 }

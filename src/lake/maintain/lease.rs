@@ -6,8 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::error::Result;
+use crate::lake::IcebergLake;
 use crate::lake::catalog::Catalog;
+use crate::ports::Leases;
 use crate::runtime::clock::Clock;
 
 /// How long a lease lasts that is not renewed: what others wait for where its owner was killed.
@@ -53,9 +57,7 @@ impl Lease {
     }
 
     async fn renew(&self) -> Result<bool> {
-        let now_ms = self.clock.now_ms();
-        let until_ms = now_ms + i64::try_from(DURATION.as_millis()).unwrap_or(i64::MAX);
-        self.catalog.take_lease(&self.name, &self.owner, now_ms, until_ms).await
+        take(&self.catalog, &self.clock, &self.name, &self.owner, DURATION).await
     }
 
     /// Does `work` and renews meanwhile; a renewal that fails is tried again and ends nothing.
@@ -80,5 +82,24 @@ impl Lease {
         if let Err(error) = self.catalog.take_lease(&self.name, &self.owner, now_ms, now_ms).await {
             tracing::debug!(lease = self.name, error = %error.chain(), "lease not given back");
         }
+    }
+}
+
+async fn take(
+    catalog: &Arc<dyn Catalog>,
+    clock: &Clock,
+    name: &str,
+    owner: &str,
+    duration: Duration,
+) -> Result<bool> {
+    let now_ms = clock.now_ms();
+    let until_ms = now_ms + i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    catalog.take_lease(name, owner, now_ms, until_ms).await
+}
+
+#[async_trait]
+impl Leases for IcebergLake {
+    async fn take(&self, name: &str, owner: &str, duration: Duration) -> Result<bool> {
+        take(&self.committer.catalog, &self.committer.clock, name, owner, duration).await
     }
 }

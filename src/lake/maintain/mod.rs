@@ -5,7 +5,6 @@
 //! a file is deleted only when nothing reaches it.
 
 mod compact;
-mod conform;
 mod expire;
 mod lease;
 mod manifests;

@@ -1,0 +1,260 @@
+//! The arms of a search in one table: in the dataset by Lance's indexes, among hot entries by looking at all of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, Float32Array};
+use arrow::datatypes::{Float32Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use chrono::DateTime;
+use futures::TryStreamExt;
+use lance::Dataset;
+use lance_datafusion::planner::Planner;
+use lance_index::scalar::FullTextSearchQuery;
+
+use super::entries::{Identity, OFFSET, PARTITION, Shape, TEXT, TIME, TOPIC, VECTOR};
+use super::hot::HotBatch;
+use super::index::Moment;
+use super::keyword::{self, Words};
+use super::store::broken;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::ids::TopicPartition;
+use crate::model::record::RecordId;
+use crate::ports::{Arm, SearchRequest};
+
+/// Vector partitions that a search looks into at least.
+const PARTITIONS: usize = 8;
+/// Candidates of the vector graph that are followed, for each entry asked for.
+const CANDIDATES_PER_ENTRY: usize = 2;
+/// Candidates at least.
+const CANDIDATES_MIN: usize = 100;
+/// Entries compared by their full vectors, for each entry asked for.
+const REFINE: u32 = 2;
+
+/// What all arms of a search ask.
+pub(super) struct Ask {
+    pub(super) query: String,
+    pub(super) words: HashSet<String>,
+    pub(super) vector: Vec<f32>,
+    pub(super) filter: Option<String>,
+    pub(super) id: Option<RecordId>,
+    /// True where the record of `id` may be hot.
+    pub(super) hot: bool,
+    /// Entries that an arm gives at most.
+    pub(super) most: usize,
+}
+
+/// An entry that an arm found.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Found {
+    pub(super) id: RecordId,
+    pub(super) time_ms: Option<i64>,
+    pub(super) text: String,
+    /// Higher is better, among those of one arm.
+    pub(super) score: f32,
+    pub(super) is_hot: bool,
+}
+
+/// The request's predicate and time window in one.
+///
+/// # Errors
+/// `InvalidRequest` where a time is none.
+pub(super) fn filter(request: &SearchRequest) -> Result<Option<String>> {
+    let time = |ms: i64| {
+        let time = DateTime::from_timestamp_millis(ms);
+        let time = time.ok_or_else(|| Error::new(ErrorKind::InvalidRequest, format!("{ms} ms is no time")))?;
+        Ok::<_, Error>(format!("timestamp '{}'", time.format("%Y-%m-%d %H:%M:%S%.3f")))
+    };
+    let mut all: Vec<String> = request.filter.iter().map(|filter| format!("({filter})")).collect();
+    if let Some(from) = request.time_from_ms {
+        all.push(format!("{TIME} >= {}", time(from)?));
+    }
+    if let Some(to) = request.time_to_ms {
+        all.push(format!("{TIME} < {}", time(to)?));
+    }
+    Ok((!all.is_empty()).then(|| all.join(" AND ")))
+}
+
+/// Refuses a filter that an index of this shape cannot use.
+///
+/// # Errors
+/// `InvalidRequest`, with the columns that there are.
+pub(super) fn check_filter(shape: &Shape, ask: &Ask) -> Result<()> {
+    let Some(filter) = &ask.filter else { return Ok(()) };
+    let planner = Planner::new(Arc::clone(&shape.schema));
+    let wrong = |why: String| {
+        let text = format!("the filter cannot be used: {why}; columns are {}", shape.filters().join(", "));
+        Error::new(ErrorKind::InvalidRequest, text)
+    };
+    let parsed = planner.parse_filter(filter).map_err(|e| wrong(e.to_string()))?;
+    let known = shape.filters();
+    match Planner::column_names_in_expr(&parsed).into_iter().find(|name| !known.contains(name)) {
+        Some(name) => Err(wrong(format!("there is no filter column `{name}`"))),
+        None => Ok(()),
+    }
+}
+
+/// An arm over what the dataset has; that of an id looks at hot entries as well.
+pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<Vec<Found>> {
+    if let Some(id) = ask.id.as_ref().filter(|_| arm == Arm::Id) {
+        let mut found = match &moment.dataset {
+            Some(dataset) => by_id(dataset, id, &ask).await?,
+            None => Vec::new(),
+        };
+        if ask.hot {
+            found.extend(hot_by_id(&moment, id, &ask)?);
+        }
+        return Ok(found);
+    }
+    let Some(dataset) = moment.dataset else { return Ok(Vec::new()) };
+    if arm == Arm::Keyword && ask.words.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut scan = dataset.scan();
+    let asked = |e| broken("ask an index", e);
+    scan.project(&[TOPIC, PARTITION, OFFSET, TIME, TEXT]).map_err(asked)?;
+    if let Some(filter) = &ask.filter {
+        scan.filter(filter).map_err(asked)?.prefilter(true);
+    }
+    if arm == Arm::Keyword {
+        let most = i64::try_from(ask.most).unwrap_or(i64::MAX);
+        let query = FullTextSearchQuery::new(ask.query.clone()).with_column(TEXT.to_owned()).map_err(asked)?;
+        scan.full_text_search(query.limit(Some(most))).map_err(asked)?;
+        scan.limit(Some(most), None).map_err(asked)?;
+    } else {
+        let query = Float32Array::from(ask.vector.clone());
+        let candidates = ask.most.saturating_mul(CANDIDATES_PER_ENTRY).max(CANDIDATES_MIN);
+        let scan = scan.nearest(VECTOR, &query, ask.most).map_err(asked)?;
+        scan.nprobes(PARTITIONS).ef(candidates).refine(REFINE);
+    }
+    let rows: Vec<RecordBatch> =
+        scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(|e| broken("search an index", e))?;
+    let score = |rows: &RecordBatch| match arm {
+        Arm::Keyword => column(rows, "_score").cloned(),
+        // Vectors have length 1: of the squared distance d the cosine is 1 - d/2.
+        _ => column(rows, "_distance").map(|distances| distances.iter().map(|d| d.map(|d| 1.0 - d / 2.0)).collect()),
+    };
+    let mut found = Vec::new();
+    for rows in &rows {
+        let scores = score(rows)?;
+        for row in 0..rows.num_rows() {
+            found.push(entry(rows, row, scores.value(row), false)?);
+        }
+    }
+    Ok(found)
+}
+
+async fn by_id(dataset: &Dataset, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
+    let topic = id.source.topic.replace('\'', "''");
+    let mut filter =
+        format!("{TOPIC} = '{topic}' AND {PARTITION} = {} AND {OFFSET} = {}", id.source.partition, id.offset);
+    if let Some(more) = &ask.filter {
+        filter = format!("{filter} AND {more}");
+    }
+    let asked = |e| broken("ask an index", e);
+    let mut scan = dataset.scan();
+    scan.project(&[TOPIC, PARTITION, OFFSET, TIME, TEXT]).map_err(asked)?.filter(&filter).map_err(asked)?;
+    let rows: Vec<RecordBatch> = scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(asked)?;
+    let all = rows.iter().flat_map(|rows| (0..rows.num_rows()).map(move |row| entry(rows, row, 1.0, false)));
+    all.collect()
+}
+
+fn hot_by_id(moment: &Moment, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for batch in moment.hot.iter().filter(|batch| batch.source == id.source) {
+        let allowed = allowed(&moment.shape, &batch.entries, ask)?;
+        let ids = Identity::of(&batch.entries)?;
+        for row in (0..batch.entries.num_rows()).filter(|row| ids.at(*row).2 == id.offset) {
+            if allowed.as_ref().is_none_or(|allowed| is_true(allowed, row)) {
+                found.push(entry(&batch.entries, row, 1.0, true)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// An arm over hot entries.
+pub(super) fn hot(arm: Arm, moment: &Moment, ask: &Ask) -> Result<Vec<Found>> {
+    let batches: Vec<&Arc<HotBatch>> = moment.hot.iter().filter(|batch| batch.entries.num_rows() > 0).collect();
+    let mut scores = match arm {
+        Arm::HotKeyword => by_words(&batches, ask)?,
+        _ => by_vector(&batches, ask)?,
+    };
+    if ask.filter.is_some() {
+        let allowed: Vec<Option<BooleanArray>> =
+            batches.iter().map(|batch| allowed(&moment.shape, &batch.entries, ask)).collect::<Result<_>>()?;
+        scores.retain(|(at, row, _)| allowed[*at].as_ref().is_none_or(|allowed| is_true(allowed, *row)));
+    }
+    scores.sort_by(|(_, _, a), (_, _, b)| b.total_cmp(a));
+    scores.truncate(ask.most);
+    scores.into_iter().map(|(at, row, score)| entry(&batches[at].entries, row, score, true)).collect()
+}
+
+fn by_words(batches: &[&Arc<HotBatch>], ask: &Ask) -> Result<Vec<(usize, usize, f32)>> {
+    let mut tokenizer = keyword::tokenizer()?;
+    let mut words = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let texts = text(&batch.entries)?;
+        words.push(batch.words.get_or_init(|| Words::of(texts, &mut tokenizer)));
+    }
+    Ok(keyword::score(&ask.words, &words))
+}
+
+fn by_vector(batches: &[&Arc<HotBatch>], ask: &Ask) -> Result<Vec<(usize, usize, f32)>> {
+    let mut scores = Vec::new();
+    for (at, batch) in batches.iter().enumerate() {
+        let missing = || Error::corrupt("hot entries have no vectors");
+        let vectors = batch.entries.column_by_name(VECTOR).ok_or_else(missing)?;
+        let values = vectors.as_fixed_size_list().values().as_primitive_opt::<Float32Type>().ok_or_else(missing)?;
+        let rows = values.values().chunks_exact(ask.vector.len().max(1));
+        scores.extend(rows.enumerate().map(|(row, vector)| (at, row, dot(vector, &ask.vector))));
+    }
+    Ok(scores)
+}
+
+/// In eight sums, so that the compiler may use wide registers.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 8];
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest = a.as_chunks::<8>().1.iter().zip(b.as_chunks::<8>().1).map(|(a, b)| a * b);
+    sums.iter().sum::<f32>() + rest.sum::<f32>()
+}
+
+/// Which entries the filter lets through; `None` where there is no filter.
+fn allowed(shape: &Shape, entries: &RecordBatch, ask: &Ask) -> Result<Option<BooleanArray>> {
+    let Some(filter) = &ask.filter else { return Ok(None) };
+    let wrong = |e: lance::Error| Error::new(ErrorKind::InvalidRequest, "use a filter").with_source(e);
+    let planner = Planner::new(Arc::clone(&shape.schema));
+    let parsed = planner.parse_filter(filter).and_then(|parsed| planner.optimize_expr(parsed)).map_err(wrong)?;
+    let predicate = planner.create_physical_expr(&parsed).map_err(wrong)?;
+    let values = predicate.evaluate(entries).and_then(|values| values.into_array(entries.num_rows()));
+    let values = values.map_err(|e| Error::new(ErrorKind::InvalidRequest, "use a filter").with_source(e))?;
+    let values = values.as_boolean_opt();
+    values.cloned().map(Some).ok_or_else(|| Error::new(ErrorKind::InvalidRequest, "the filter is no condition"))
+}
+
+fn is_true(values: &BooleanArray, row: usize) -> bool {
+    values.is_valid(row) && values.value(row)
+}
+
+fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a Float32Array> {
+    let column = rows.column_by_name(name).and_then(|column| column.as_primitive_opt::<Float32Type>());
+    column.ok_or_else(|| Error::bug(format!("a search gave no `{name}`")))
+}
+
+fn text(rows: &RecordBatch) -> Result<&arrow::array::StringArray> {
+    let column = rows.column_by_name(TEXT).and_then(|column| column.as_string_opt::<i32>());
+    column.ok_or_else(|| Error::corrupt("index entries have no text"))
+}
+
+fn entry(rows: &RecordBatch, row: usize, score: f32, is_hot: bool) -> Result<Found> {
+    let (topic, partition, offset) = Identity::of(rows)?.at(row);
+    let id = RecordId { source: TopicPartition::new(topic, partition), offset };
+    let times = rows.column_by_name(TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let time = times.filter(|times| times.is_valid(row)).map(|times| times.value(row).div_euclid(1000));
+    Ok(Found { id, time_ms: time, text: text(rows)?.value(row).to_owned(), score, is_hot })
+}

@@ -1,0 +1,185 @@
+//! One table's index as searches and the follower share it: the dataset with its position, and what is hot behind it,
+//! always changed together.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lance::Dataset;
+use tokio::sync::watch;
+
+use super::IndexSpec;
+use super::entries::Shape;
+use super::hot::{Hot, HotBatch};
+use super::position::{Offsets, Position};
+use super::store::Stored;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::ids::TopicPartition;
+use crate::model::offsets::NextOffset;
+use crate::model::version::AsOf;
+use crate::ports::IndexFacts;
+use crate::runtime::budget::Budget;
+use crate::runtime::clock::Clock;
+
+/// One table's index.
+#[derive(Debug)]
+pub struct TableIndex {
+    /// What is indexed.
+    pub spec: IndexSpec,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    shape: Option<Arc<Shape>>,
+    dataset: Option<Arc<Dataset>>,
+    position: Option<Position>,
+    entries: u64,
+    hot: Hot,
+}
+
+/// An index at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Moment {
+    pub(super) shape: Arc<Shape>,
+    /// `None` before anything is indexed.
+    pub(super) dataset: Option<Arc<Dataset>>,
+    /// What the dataset does not have.
+    pub(super) hot: Vec<Arc<HotBatch>>,
+    pub(super) as_of: AsOf,
+}
+
+impl TableIndex {
+    /// An index that was not opened yet. Hot entries of all indexes with this `budget` share its bytes.
+    #[must_use]
+    pub fn new(spec: IndexSpec, budget: Budget) -> Self {
+        let state = State { shape: None, dataset: None, position: None, entries: 0, hot: Hot::new(budget) };
+        Self { spec, state: Mutex::new(state), changed: watch::Sender::new(0) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state());
+        self.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// What stands in the dataset from now on; hot entries that it has are let go in the same moment.
+    pub(super) fn show(&self, stored: &Stored, shape: &Arc<Shape>, entries: u64) {
+        self.change(|state| {
+            if state.shape.as_ref() != Some(shape) {
+                state.hot.clear();
+            }
+            state.shape = Some(Arc::clone(shape));
+            state.position = stored.position.clone();
+            state.dataset = stored.position.as_ref().map(|_| Arc::new(stored.dataset.clone()));
+            state.entries = entries;
+            let indexed = state.indexed();
+            state.hot.trim(&indexed.offsets);
+        });
+    }
+
+    /// Takes entries of records that have just come.
+    pub(super) fn heat(&self, batch: HotBatch, shape: &Arc<Shape>) {
+        self.change(|state| {
+            let known = state.shape.get_or_insert_with(|| Arc::clone(shape));
+            if known == shape {
+                state.hot.push(batch);
+            }
+        });
+    }
+
+    /// Lets go of hot entries behind `offsets`.
+    pub(super) fn cut(&self, offsets: &Offsets) {
+        self.change(|state| state.hot.cut(offsets));
+    }
+
+    /// How far a partition's records were taken: hot, or in the dataset.
+    pub(super) fn taken(&self, source: &TopicPartition) -> Option<NextOffset> {
+        let state = self.state();
+        state.hot.end(source).max(state.indexed().offsets.get(source).copied())
+    }
+
+    /// Hot entries between two positions.
+    pub(super) fn between(&self, from: &Offsets, to: &Offsets) -> Vec<Arc<HotBatch>> {
+        self.state().hot.between(from, to)
+    }
+
+    /// Index and hot entries as they are now; `None` before its table was seen.
+    pub(super) fn now(&self) -> Option<Moment> {
+        let state = self.state();
+        let indexed = state.indexed();
+        let hot = state.hot.behind(&indexed.offsets);
+        let newest = hot.iter().filter_map(|batch| batch.newest_ms).max();
+        let as_of = AsOf {
+            offsets: state.hot.findable(&indexed.offsets),
+            newest_ms: indexed.newest_ms.max(newest),
+            snapshot_id: indexed.snapshot_id,
+        };
+        Some(Moment { shape: state.shape.clone()?, dataset: state.dataset.clone(), hot, as_of })
+    }
+
+    /// The same, once it reaches `least`.
+    ///
+    /// # Errors
+    /// `Unavailable` where that takes longer than `limit`.
+    pub(super) async fn reaching(
+        &self,
+        least: &BTreeMap<TopicPartition, NextOffset>,
+        clock: &Clock,
+        limit: Duration,
+    ) -> Result<Option<Moment>> {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            loop {
+                changed.borrow_and_update();
+                let now = self.now();
+                let reaches = |now: &Moment| {
+                    least.iter().all(|(source, next)| now.as_of.offsets.get(source).is_some_and(|at| at >= next))
+                };
+                if least.is_empty() || now.as_ref().is_some_and(reaches) {
+                    return now;
+                }
+                if changed.changed().await.is_err() {
+                    return now;
+                }
+            }
+        };
+        clock.timeout(limit, wait).await.ok_or_else(|| {
+            let text = format!("the offsets asked for cannot be found in `{}` within {limit:?}", self.spec.table);
+            Error::new(ErrorKind::Unavailable, text)
+        })
+    }
+
+    /// Per partition the first offset that is not in the dataset.
+    #[must_use]
+    pub fn indexed(&self) -> BTreeMap<TopicPartition, NextOffset> {
+        self.state().indexed().offsets
+    }
+
+    /// What is known of it, where its vectors are of `model`.
+    #[must_use]
+    pub fn facts(&self, model: &str) -> IndexFacts {
+        let state = self.state();
+        let indexed = state.indexed();
+        IndexFacts {
+            table: self.spec.table.clone(),
+            findable: state.hot.findable(&indexed.offsets),
+            indexed,
+            entries: state.entries,
+            model: model.to_owned(),
+            text: self.spec.text.to_string(),
+            filters: state.shape.as_ref().map(|shape| shape.filters()).unwrap_or_default(),
+        }
+    }
+}
+
+impl State {
+    fn indexed(&self) -> AsOf {
+        self.position.as_ref().map(Position::as_of).unwrap_or_default()
+    }
+}

@@ -1,0 +1,83 @@
+//! The index: records' texts as words and vectors, in Lance datasets that LanceDB opens, and the search over them and
+//! over what has just come.
+//!
+//! One record's way: a tail batch is cut into texts, embedded, and kept in memory (`hot`), where a search finds it at
+//! once. When its commit is seen, `follow` appends those very entries to the dataset (`store`) and notes how far it
+//! came; what was not seen in the tail is read from the table's files. The dataset is derived: dropped, damaged or of
+//! another model, it is made anew from the table.
+//!
+//! Architecture invariant: nothing here holds a commit back, and a position is noted after its entries, never before.
+
+mod arms;
+mod chunk;
+mod embed;
+mod entries;
+mod follow;
+mod hot;
+mod index;
+mod keyword;
+mod position;
+mod search;
+mod store;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use embed::StaticEmbedder;
+pub use follow::{Follower, Sources};
+pub use index::TableIndex;
+pub use search::Searcher;
+pub use store::{Place, drop_index};
+
+use crate::model::ids::TableName;
+use crate::model::template::Template;
+
+/// What of a table is indexed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSpec {
+    /// Table.
+    pub table: TableName,
+    /// Where its rows say which records they are.
+    pub columns: RecordColumns,
+    /// The text that is found.
+    pub text: Template,
+    /// Columns that a search may filter by.
+    pub filters: Vec<String>,
+}
+
+/// The columns of a record's identity and time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordColumns {
+    /// The topic.
+    pub topic: TopicOf,
+    /// Column of the partition.
+    pub partition: String,
+    /// Column of the offset.
+    pub offset: String,
+    /// Column of the timestamp, where the table has one.
+    pub time: Option<String>,
+}
+
+/// Where a row's topic stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicOf {
+    /// All rows are of this one.
+    One(Arc<str>),
+    /// In this column.
+    Column(String),
+}
+
+impl IndexSpec {
+    /// The top-level columns that entries are made of.
+    #[must_use]
+    pub fn needs(&self) -> BTreeSet<&str> {
+        let mut names = self.text.columns();
+        names.extend(self.filters.iter().map(String::as_str));
+        names.extend([self.columns.partition.as_str(), self.columns.offset.as_str()]);
+        names.extend(self.columns.time.as_deref());
+        if let TopicOf::Column(name) = &self.columns.topic {
+            names.insert(name);
+        }
+        names
+    }
+}

@@ -1,0 +1,282 @@
+//! One search: its arms over every table asked for, side by side, and their hits in one order.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+
+use super::TopicOf;
+use super::arms::{self, Ask, Found};
+use super::index::{Moment, TableIndex};
+use super::keyword;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::ids::TableName;
+use crate::model::record::RecordId;
+use crate::ports::{
+    Arm, ArmReport, ArmStatus, Embedder, Hit, IndexFacts, Recency, Search, SearchAnswer, SearchMode, SearchRequest,
+    Tier,
+};
+use crate::runtime::clock::Clock;
+use crate::runtime::compute::Compute;
+use crate::runtime::lane::Lane;
+
+/// Reciprocal rank fusion's constant (Cormack, Clarke, Büttcher 2009): how little the first ranks stand out.
+const FUSION: f64 = 60.0;
+/// Entries that an arm gives for each hit asked for: several may be of one record.
+const ENTRIES_PER_HIT: usize = 3;
+const DAY_MS: f64 = 86_400_000.0;
+
+/// Searches the indexes of this process.
+pub struct Searcher {
+    indexes: RwLock<BTreeMap<TableName, Arc<TableIndex>>>,
+    embedder: Arc<dyn Embedder>,
+    compute: Compute,
+    lane: Lane,
+    clock: Clock,
+}
+
+/// One table in one search.
+struct Table {
+    name: TableName,
+    moment: Moment,
+}
+
+impl Searcher {
+    /// A searcher without any index yet. It works on `threads` threads of its own and on `compute`.
+    ///
+    /// # Errors
+    /// `Unavailable` where the system gives no more threads.
+    pub fn new(embedder: Arc<dyn Embedder>, compute: Compute, threads: usize, clock: Clock) -> Result<Self> {
+        let lane = Lane::new("search", threads)?;
+        Ok(Self { indexes: RwLock::default(), embedder, compute, lane, clock })
+    }
+
+    /// Searches this index from now on.
+    pub fn add(&self, index: Arc<TableIndex>) {
+        let mut indexes = self.indexes.write().unwrap_or_else(PoisonError::into_inner);
+        indexes.insert(index.spec.table.clone(), index);
+    }
+
+    /// Searches a table's index no more.
+    pub fn remove(&self, table: &TableName) {
+        self.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(table);
+    }
+
+    fn chosen(&self, request: &SearchRequest) -> Result<Vec<Arc<TableIndex>>> {
+        let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        if request.tables.is_empty() {
+            return Ok(indexes.values().cloned().collect());
+        }
+        let chosen = request.tables.iter().map(|table| {
+            indexes.get(table).cloned().ok_or_else(|| {
+                let known: Vec<String> = indexes.keys().map(ToString::to_string).collect();
+                let text = format!("table `{table}` is not indexed; these are: {}", known.join(", "));
+                Error::new(ErrorKind::InvalidRequest, text)
+            })
+        });
+        chosen.collect()
+    }
+
+    /// The tables as they are, once they reach what was asked for.
+    async fn tables(&self, request: &SearchRequest) -> Result<Vec<Table>> {
+        let mut tables = Vec::new();
+        for index in self.chosen(request)? {
+            let least = request.at_least.iter().filter(|(source, _)| match &index.spec.columns.topic {
+                TopicOf::One(topic) => *topic == source.topic,
+                TopicOf::Column(_) => true,
+            });
+            let least = least.map(|(source, next)| (source.clone(), *next)).collect();
+            let moment = index.reaching(&least, &self.clock, request.time).await?;
+            tables.extend(moment.map(|moment| Table { name: index.spec.table.clone(), moment }));
+        }
+        Ok(tables)
+    }
+
+    /// One arm in one table, within the time that is left.
+    async fn arm(&self, arm: Arm, table: &Table, ask: &Arc<Ask>, left: Duration) -> (ArmReport, Vec<Found>) {
+        let begun = self.clock.elapsed();
+        let (moment, asked) = (table.moment.clone(), Arc::clone(ask));
+        let work = async {
+            match arm {
+                Arm::Keyword | Arm::Vector | Arm::Id => self.lane.run(arms::indexed(arm, moment, asked)).result().await?,
+                Arm::HotKeyword | Arm::HotVector => {
+                    self.compute.run(move || arms::hot(arm, &moment, &asked)).await?
+                }
+            }
+        };
+        let (status, found) = match self.clock.timeout(left, work).await {
+            None => (ArmStatus::Late, Vec::new()),
+            Some(Err(error)) => (ArmStatus::Failed(error.chain()), Vec::new()),
+            Some(Ok(found)) => (ArmStatus::Done, found),
+        };
+        if let ArmStatus::Failed(reason) = &status {
+            tracing::warn!(table = %table.name, ?arm, reason, "a search arm failed");
+        }
+        let hits = found.iter().map(|found| &found.id).collect::<HashSet<_>>().len();
+        let time = self.clock.elapsed().saturating_sub(begun);
+        (ArmReport { table: table.name.clone(), arm, status, hits, time }, found)
+    }
+}
+
+#[async_trait]
+impl Search for Searcher {
+    async fn search(&self, request: SearchRequest) -> Result<SearchAnswer> {
+        let begun = self.clock.elapsed();
+        let tables = self.tables(&request).await?;
+        let id = match request.mode {
+            SearchMode::Auto | SearchMode::Keyword => request.query.trim().parse::<RecordId>().ok(),
+            SearchMode::Vector | SearchMode::Hybrid => None,
+        };
+        let mut arms = match (request.mode, &id) {
+            (SearchMode::Auto | SearchMode::Keyword, Some(_)) => vec![Arm::Id],
+            (SearchMode::Keyword, None) => vec![Arm::Keyword, Arm::HotKeyword],
+            (SearchMode::Vector, _) => vec![Arm::Vector, Arm::HotVector],
+            (SearchMode::Auto | SearchMode::Hybrid, _) => {
+                vec![Arm::Keyword, Arm::Vector, Arm::HotKeyword, Arm::HotVector]
+            }
+        };
+        if !request.hot {
+            arms.retain(|arm| matches!(arm, Arm::Id | Arm::Keyword | Arm::Vector));
+        }
+        let mut tokenizer = keyword::tokenizer()?;
+        let (embedder, text) = (Arc::clone(&self.embedder), vec![request.query.clone()]);
+        let ask = Arc::new(Ask {
+            words: keyword::words(&request.query, &mut tokenizer),
+            vector: self.compute.run(move || embedder.embed(&text)).await??,
+            query: request.query.clone(),
+            filter: arms::filter(&request)?,
+            id,
+            hot: request.hot,
+            most: request.limit.saturating_mul(ENTRIES_PER_HIT).max(1),
+        });
+        for table in &tables {
+            arms::check_filter(&table.moment.shape, &ask)?;
+        }
+        let left = request.time.saturating_sub(self.clock.elapsed().saturating_sub(begun));
+        let pairs = tables.iter().flat_map(|table| arms.iter().map(move |arm| (*arm, table)));
+        let found = join_all(pairs.map(|(arm, table)| self.arm(arm, table, &ask, left))).await;
+        let (reports, lists): (Vec<ArmReport>, Vec<Vec<Found>>) = found.into_iter().unzip();
+        let lists = reports.iter().map(|report| (report.table.clone(), report.arm)).zip(lists).collect();
+        let mut hits = fuse(lists, request.recency, self.clock.now_ms());
+        hits.truncate(request.limit);
+        let hits = hits.into_iter().map(|(hit, text)| {
+            let (snippet, matches) = keyword::snippet(&text, &ask.words, &mut tokenizer);
+            Hit { snippet, matches, ..hit }
+        });
+        let hits = hits.collect();
+        let as_of = tables.into_iter().map(|table| (table.name, table.moment.as_of)).collect();
+        Ok(SearchAnswer { hits, arms: reports, as_of })
+    }
+
+    fn indexes(&self) -> Vec<IndexFacts> {
+        let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        indexes.values().map(|index| index.facts(self.embedder.id())).collect()
+    }
+}
+
+/// All lists in one order by reciprocal rank, each record once, with the text that fits best.
+///
+/// Scores of vectors are comparable wherever they were found, and make one list. Scores of words are not: how rare a
+/// word is differs from table to table, and between what is indexed and what is hot.
+fn fuse(lists: Vec<((TableName, Arm), Vec<Found>)>, recency: Recency, now_ms: i64) -> Vec<(Hit, String)> {
+    let mut ranked: Vec<Vec<(TableName, Arm, Found)>> = Vec::new();
+    let mut vectors = Vec::new();
+    for ((table, arm), found) in lists {
+        let found = found.into_iter().map(|found| (table.clone(), arm, found));
+        match arm {
+            Arm::Vector | Arm::HotVector => vectors.extend(found),
+            Arm::Id | Arm::Keyword | Arm::HotKeyword => ranked.push(found.collect()),
+        }
+    }
+    ranked.push(vectors);
+    let mut hits: HashMap<(TableName, RecordId), (Hit, String)> = HashMap::new();
+    for mut list in ranked {
+        list.sort_by(|(_, _, a), (_, _, b)| b.score.total_cmp(&a.score).then_with(|| newer(a, b)));
+        let (mut seen, mut rank) = (HashSet::new(), 0);
+        for (table, arm, found) in list {
+            let key = (table, found.id);
+            if !seen.insert(key.clone()) {
+                continue;
+            }
+            rank += 1;
+            let tier = if found.is_hot { Tier::Hot } else { Tier::Index };
+            let (hit, _) = hits.entry(key.clone()).or_insert_with(|| {
+                let (table, id) = key;
+                let (snippet, matches, ranks) = Default::default();
+                (Hit { id, table, tier, score: 0.0, time_ms: found.time_ms, snippet, matches, ranks }, found.text)
+            });
+            hit.score += 1.0 / (FUSION + rank as f64);
+            hit.ranks.insert(arm, rank);
+        }
+    }
+    let mut hits: Vec<(Hit, String)> = hits.into_values().collect();
+    for (hit, _) in &mut hits {
+        hit.score *= weight(recency, hit.time_ms, now_ms);
+    }
+    let order = |(a, _): &(Hit, String), (b, _): &(Hit, String)| {
+        let by_time = || b.time_ms.cmp(&a.time_ms);
+        b.score.total_cmp(&a.score).then_with(by_time).then_with(|| a.id.cmp(&b.id))
+    };
+    hits.sort_by(order);
+    hits
+}
+
+fn newer(a: &Found, b: &Found) -> Ordering {
+    b.time_ms.cmp(&a.time_ms).then_with(|| a.id.cmp(&b.id))
+}
+
+/// What is left of a score at that age: it nears its least by half every week, or every day. A record without a time
+/// counts as old.
+fn weight(recency: Recency, time_ms: Option<i64>, now_ms: i64) -> f64 {
+    let (loss, half_days) = match recency {
+        Recency::None => return 1.0,
+        Recency::Mild => (1.0 / 3.0, 7.0),
+        Recency::Strong => (0.9, 1.0),
+    };
+    let fresh = time_ms.map_or(0.0, |time| (-((now_ms - time).max(0) as f64) / (half_days * DAY_MS)).exp2());
+    1.0 - loss * (1.0 - fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::TopicPartition;
+
+    fn found(offset: i64, score: f32, time_ms: i64) -> Found {
+        let id = RecordId { source: TopicPartition::new("t", 0), offset };
+        Found { id, time_ms: Some(time_ms), text: String::new(), score, is_hot: false }
+    }
+
+    fn fused(lists: Vec<(Arm, Vec<Found>)>, recency: Recency) -> Vec<i64> {
+        let table: TableName = "a.b".parse().unwrap();
+        let lists = lists.into_iter().map(|(arm, found)| ((table.clone(), arm), found)).collect();
+        fuse(lists, recency, 1000).into_iter().map(|(hit, _)| hit.id.offset).collect()
+    }
+
+    #[test]
+    fn what_both_arms_find_comes_first_and_each_record_once() {
+        let words = vec![found(1, 9.0, 0), found(2, 8.0, 0), found(2, 7.0, 0)];
+        let vectors = vec![found(3, 0.9, 0), found(2, 0.8, 0)];
+        assert_eq!(fused(vec![(Arm::Keyword, words), (Arm::Vector, vectors)], Recency::None), [2, 1, 3]);
+    }
+
+    #[test]
+    fn vectors_are_ranked_together_wherever_they_were_found() {
+        let hot = vec![found(1, 0.2, 0)];
+        let indexed = vec![found(2, 0.9, 0), found(3, 0.8, 0)];
+        assert_eq!(fused(vec![(Arm::HotVector, hot), (Arm::Vector, indexed)], Recency::None), [2, 3, 1]);
+    }
+
+    #[test]
+    fn newer_records_win_ties_and_more_where_asked_for() {
+        let day = 86_400_000;
+        assert_eq!(fused(vec![(Arm::Keyword, vec![found(1, 1.0, 5), found(2, 1.0, 7)])], Recency::None), [2, 1]);
+        let old_and_good = || vec![found(1, 2.0, 1000 - 30 * day), found(2, 1.0, 1000)];
+        assert_eq!(fused(vec![(Arm::Keyword, old_and_good())], Recency::None), [1, 2]);
+        assert_eq!(fused(vec![(Arm::Keyword, old_and_good())], Recency::Mild), [2, 1]);
+        assert!((weight(Recency::Strong, None, 0) - 0.1).abs() < 1e-9);
+    }
+}
