@@ -18,7 +18,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::runtime::task::{self, Task, TaskKind};
 use crate::seam::Seam;
 use crate::telemetry::metrics::Metrics;
-use crate::vector::{Follower, IndexSpec, Place, Searcher, Sources, StaticEmbedder, TableIndex};
+use crate::vector::{self, Follower, IndexSpec, Place, Searcher, Sources, StaticEmbedder, TableIndex};
 
 /// Everything that the role has.
 pub(super) struct Indexing {
@@ -132,4 +132,12 @@ impl Indexing {
     pub(super) fn indexed(&self, table: &TableName) -> Option<BTreeMap<TopicPartition, NextOffset>> {
         self.running.get(table).map(|running| running.index.indexed())
     }
+}
+
+/// Removes a table's index; a service with the role `index` makes it anew.
+///
+/// # Errors
+/// `Unavailable` where its files cannot be removed.
+pub async fn drop_index(config: &Config, table: &TableName) -> Result<()> {
+    vector::drop_index(&config.index.folder, table).await
 }

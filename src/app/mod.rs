@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, table_spec};
 pub use demo::{DemoNews, DemoRunOptions, demo};
+pub use indexing::drop_index;
 pub use service::{Roles, Service, TableHandle};
 pub use views::TableViews;
 

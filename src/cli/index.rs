@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::view::{View, show};
 use super::{ConfigFile, DONE};
+use crate::app;
 use crate::error::{Error, Result};
 use crate::model::ids::TableName;
-use crate::vector::drop_index;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  frazil index rebuild shop.tickets\n\n\
@@ -48,7 +48,7 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
         let text = format!("table `{table}` has no `index` in the configuration; these have: {}", known.join(", "));
         return Err(Error::invalid_request(text));
     }
-    drop_index(&config.index.folder, &table).await?;
+    app::drop_index(&config, &table).await?;
     show(&Dropped { dropped: table }, json)?;
     Ok(DONE)
 }

@@ -41,7 +41,18 @@ fn every_mistake_in_a_table_names_its_key_and_remedy() {
     let cases = [
         ("topics: [u]", "setting `tables[0].topics`: `topic` is written too; keep one of them".to_owned()),
         ("topic_pattern: x", format!("setting `tables[0].topic_pattern`: `topic_pattern` {later}")),
-        ("index: {}", format!("setting `tables[0].index`: `index` {later}")),
+        (
+            "index: {}",
+            "setting `tables[0].index.text`: it is missing; write the columns that are searched, as in `text: \"{title}\\n{body}\"`".to_owned(),
+        ),
+        (
+            "index: {text: 'no column'}",
+            "setting `tables[0].index.text`: no column stands in it; write columns as `{title}`, and `{{` for a brace".to_owned(),
+        ),
+        (
+            "index: {text: '{a}', filters: [_time]}",
+            "setting `tables[0].index.filters`: `_time` begins with `_`, as the index's own columns do; such a column cannot be a filter".to_owned(),
+        ),
         ("partitoned_by: []", "setting `tables[0].partitoned_by`: no setting of this name is known; did you mean `partition_by`?".to_owned()),
         ("table: '{field:x}'", "setting `tables[0].table`: `{field:x}` has a part other than `{topic}`; those come with a later version of frazil".to_owned()),
         ("table: a..b", "setting `tables[0].table`: `a..b` is no table name; write `namespace.name`".to_owned()),
@@ -161,7 +172,10 @@ fn every_mistake_between_tables_and_in_defaults_names_its_key_and_remedy() {
 fn every_mistake_at_the_top_and_in_the_registry_names_its_key_and_remedy() {
     let cases = [
         ("kafak: {}".to_owned(), "setting `kafak`: no setting of this name is known; did you mean `kafka`?"),
-        ("index: {}".to_owned(), "setting `index`: `index` comes with a later version of frazil; leave it out"),
+        (
+            "index: {uri: 's3://bucket/index'}".to_owned(),
+            "setting `index.uri`: `s3://bucket/index` is no folder; indexes in object stores come with a later version of frazil",
+        ),
         (
             "schema_registry: {}".to_owned(),
             "setting `schema_registry.url`: it is missing; write it, as in `url: http://localhost:8081`",

@@ -31,9 +31,13 @@ pub const MAINTENANCE_COMMITTED: &str = "maintenance-committed";
 pub const EXPIRED_FILES_DELETED: &str = "expired-files-deleted";
 /// The first orphan is deleted, the others are not.
 pub const ORPHAN_DELETED: &str = "orphan-deleted";
+/// Entries are in a search index, its position does not say so.
+pub const INDEX_APPENDED: &str = "index-appended";
+/// An index's position is noted, no search sees it.
+pub const INDEX_NOTED: &str = "index-noted";
 
 /// All points, for tests that visit each.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 17] = [
     FILES_UPLOADED,
     MANIFEST_LIST_WRITTEN,
     METADATA_WRITTEN,
@@ -49,6 +53,8 @@ pub const ALL: [&str; 15] = [
     MAINTENANCE_COMMITTED,
     EXPIRED_FILES_DELETED,
     ORPHAN_DELETED,
+    INDEX_APPENDED,
+    INDEX_NOTED,
 ];
 
 /// Ends the process at once if this point was asked for and has been passed as often as asked.

@@ -49,6 +49,9 @@ where
     })
 }
 
+/// Libraries that log each of their queries, which may hold a record's values, and that are asked for by name only.
+const QUIET: &str = "lance=warn";
+
 /// `EnvFilter` takes a word that is no level for the name of a module, so that `inof` would silence everything else
 /// without a word; such a module has to be written with its level here.
 fn filter(text: &str) -> Result<EnvFilter> {
@@ -61,6 +64,8 @@ fn filter(text: &str) -> Result<EnvFilter> {
             )));
         }
     }
+    let is_chatty = text.split(',').any(|part| matches!(part, "info" | "debug" | "trace"));
+    let text = if is_chatty { format!("{QUIET},{text}") } else { text.to_owned() };
     EnvFilter::try_new(text).map_err(|e| refuse("a part of it is malformed").with_source(e))
 }
 

@@ -112,7 +112,9 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
     }
     let mut scan = dataset.scan();
     let asked = |e| broken("ask an index", e);
-    scan.project(&[TOPIC, PARTITION, OFFSET, TIME, TEXT]).map_err(asked)?;
+    let score = if arm == Arm::Keyword { "_score" } else { "_distance" };
+    scan.disable_scoring_autoprojection();
+    scan.project(&[TOPIC, PARTITION, OFFSET, TIME, TEXT, score]).map_err(asked)?;
     if let Some(filter) = &ask.filter {
         scan.filter(filter).map_err(asked)?.prefilter(true);
     }
@@ -129,16 +131,14 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
     }
     let rows: Vec<RecordBatch> =
         scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(|e| broken("search an index", e))?;
-    let score = |rows: &RecordBatch| match arm {
-        Arm::Keyword => column(rows, "_score").cloned(),
-        // Vectors have length 1: of the squared distance d the cosine is 1 - d/2.
-        _ => column(rows, "_distance").map(|distances| distances.iter().map(|d| d.map(|d| 1.0 - d / 2.0)).collect()),
-    };
     let mut found = Vec::new();
     for rows in &rows {
-        let scores = score(rows)?;
+        let scores = column(rows, score)?;
         for row in 0..rows.num_rows() {
-            found.push(entry(rows, row, scores.value(row), false)?);
+            let score = scores.value(row);
+            // Vectors have length 1: of the squared distance d the cosine is 1 - d/2.
+            let score = if arm == Arm::Keyword { score } else { 1.0 - score / 2.0 };
+            found.push(entry(rows, row, score, false)?);
         }
     }
     Ok(found)

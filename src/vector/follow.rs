@@ -23,6 +23,7 @@ use crate::ports::{Embedder, LakeReader, Leases, TableState};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
+use crate::runtime::crash;
 use crate::runtime::shutdown::Shutdown;
 use crate::seam::{Seam, TailBatch, View};
 use crate::telemetry::metrics::TableMetrics;
@@ -137,6 +138,9 @@ impl Follower {
     async fn round(&mut self) -> Result<bool> {
         let Some(state) = self.state().await? else { return Ok(false) };
         let Some(snapshot) = state.snapshot_id else { return Ok(false) };
+        if self.index.take_damage() {
+            return Err(Error::corrupt("a search found the index damaged"));
+        }
         if !self.may_write().await? {
             return self.look_on(&state).await;
         }
@@ -182,6 +186,10 @@ impl Follower {
         }
         let name = format!("index:{}", self.index.spec.table);
         let is_mine = self.sources.leases.take(&name, &self.owner, LEASE).await?;
+        if is_mine && self.renewed.is_none() {
+            // What the writer before this one left behind must be seen, and what it did not finish be removed.
+            self.stored = None;
+        }
         self.renewed = is_mine.then_some(now);
         Ok(is_mine)
     }
@@ -304,8 +312,10 @@ impl Follower {
 
     async fn note(&mut self, position: Position) -> Result<()> {
         let Some((stored, _)) = &mut self.stored else { return Ok(()) };
+        crash::point(crash::INDEX_APPENDED);
         stored.index_text().await?;
         stored.note(position).await?;
+        crash::point(crash::INDEX_NOTED);
         self.sources.metrics.index.applied.inc();
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! always changed together.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub struct TableIndex {
     pub spec: IndexSpec,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    is_damaged: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl TableIndex {
     #[must_use]
     pub fn new(spec: IndexSpec, budget: Budget) -> Self {
         let state = State { shape: None, dataset: None, position: None, entries: 0, hot: Hot::new(budget) };
-        Self { spec, state: Mutex::new(state), changed: watch::Sender::new(0) }
+        Self { spec, state: Mutex::new(state), changed: watch::Sender::new(0), is_damaged: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,6 +104,16 @@ impl TableIndex {
     pub(super) fn taken(&self, source: &TopicPartition) -> Option<NextOffset> {
         let state = self.state();
         state.hot.end(source).max(state.indexed().offsets.get(source).copied())
+    }
+
+    /// Says that a search could not read it.
+    pub(super) fn report_damage(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// True where that was said since it was asked last.
+    pub(super) fn take_damage(&self) -> bool {
+        self.is_damaged.swap(false, Ordering::Relaxed)
     }
 
     /// Hot entries between two positions.

@@ -40,8 +40,14 @@ pub struct Searcher {
 
 /// One table in one search.
 struct Table {
-    name: TableName,
+    index: Arc<TableIndex>,
     moment: Moment,
+}
+
+impl Table {
+    fn name(&self) -> &TableName {
+        &self.index.spec.table
+    }
 }
 
 impl Searcher {
@@ -67,6 +73,10 @@ impl Searcher {
 
     fn chosen(&self, request: &SearchRequest) -> Result<Vec<Arc<TableIndex>>> {
         let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        if indexes.is_empty() {
+            let text = "no table is indexed here, or not yet; give one `index: {text: \"{column}\"}`";
+            return Err(Error::unavailable(text));
+        }
         if request.tables.is_empty() {
             return Ok(indexes.values().cloned().collect());
         }
@@ -90,7 +100,7 @@ impl Searcher {
             });
             let least = least.map(|(source, next)| (source.clone(), *next)).collect();
             let moment = index.reaching(&least, &self.clock, request.time).await?;
-            tables.extend(moment.map(|moment| Table { name: index.spec.table.clone(), moment }));
+            tables.extend(moment.map(|moment| Table { index, moment }));
         }
         Ok(tables)
     }
@@ -109,15 +119,20 @@ impl Searcher {
         };
         let (status, found) = match self.clock.timeout(left, work).await {
             None => (ArmStatus::Late, Vec::new()),
-            Some(Err(error)) => (ArmStatus::Failed(error.chain()), Vec::new()),
+            Some(Err(error)) => {
+                if error.kind() == ErrorKind::Corrupt {
+                    table.index.report_damage();
+                }
+                (ArmStatus::Failed(error.chain()), Vec::new())
+            }
             Some(Ok(found)) => (ArmStatus::Done, found),
         };
         if let ArmStatus::Failed(reason) = &status {
-            tracing::warn!(table = %table.name, ?arm, reason, "a search arm failed");
+            tracing::warn!(table = %table.name(), ?arm, reason, "a search arm failed");
         }
         let hits = found.iter().map(|found| &found.id).collect::<HashSet<_>>().len();
         let time = self.clock.elapsed().saturating_sub(begun);
-        (ArmReport { table: table.name.clone(), arm, status, hits, time }, found)
+        (ArmReport { table: table.name().clone(), arm, status, hits, time }, found)
     }
 }
 
@@ -167,7 +182,7 @@ impl Search for Searcher {
             Hit { snippet, matches, ..hit }
         });
         let hits = hits.collect();
-        let as_of = tables.into_iter().map(|table| (table.name, table.moment.as_of)).collect();
+        let as_of = tables.into_iter().map(|table| (table.name().clone(), table.moment.as_of)).collect();
         Ok(SearchAnswer { hits, arms: reports, as_of })
     }
 

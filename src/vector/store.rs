@@ -5,6 +5,7 @@
 //! that nobody reads are removed.
 
 use std::collections::HashMap;
+use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,6 +120,7 @@ impl Place {
         if found.as_ref() != Some(definition) {
             return Ok(None);
         }
+        dataset.validate().await.map_err(|e| broken("look an index over", e))?;
         let position: Option<Position> = noted(&dataset, POSITION)?;
         Ok(Some(Stored { dataset, position }))
     }
@@ -286,15 +288,30 @@ fn noted<T: for<'de> Deserialize<'de>>(dataset: &Dataset, key: &str) -> Result<O
     serde_json::from_str(text).map(Some).map_err(|e| Error::corrupt(format!("read `{key}` of an index")).with_source(e))
 }
 
-/// Lance's error as ours.
+/// Lance's error as ours. What the system refuses may pass; what is missing or cannot be understood does not.
 pub(super) fn broken(context: &str, error: lance::Error) -> Error {
     let kind = match &error {
         lance::Error::InvalidInput { .. } => ErrorKind::InvalidRequest,
-        lance::Error::CorruptFile { .. }
-        | lance::Error::NotFound { .. }
-        | lance::Error::DatasetNotFound { .. }
-        | lance::Error::SchemaMismatch { .. } => ErrorKind::Corrupt,
-        _ => ErrorKind::Unavailable,
+        lance::Error::CommitConflict { .. }
+        | lance::Error::RetryableCommitConflict { .. }
+        | lance::Error::TooMuchWriteContention { .. }
+        | lance::Error::Timeout { .. } => ErrorKind::Unavailable,
+        error => match system_error(error) {
+            Some(NotFound | UnexpectedEof | InvalidData) | None => ErrorKind::Corrupt,
+            Some(_) => ErrorKind::Unavailable,
+        },
     };
     Error::new(kind, context).with_source(error)
+}
+
+/// What the system said, where it was asked.
+fn system_error(error: &lance::Error) -> Option<std::io::ErrorKind> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return Some(error.kind());
+        }
+        cause = error.source();
+    }
+    None
 }

@@ -28,6 +28,7 @@ mod partitions;
 mod process;
 mod recovery;
 mod rest_catalog;
+mod search;
 mod security;
 mod selftest;
 mod services;
