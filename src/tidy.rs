@@ -40,7 +40,7 @@ const IMPORTS: [(&str, &str); 24] = [
 
 /// Crates that belong to some parts of the tree only. `tokio` among them: nothing pure may wait.
 const CRATES: [(&str, &str); 24] = [
-    ("arrow", "model ports decode lake seam query vector http cli"),
+    ("arrow", "model ports decode lake seam query vector http cli app"),
     ("axum", "http rest_catalog demo"),
     ("clap", "cli"),
     ("datafusion", "query"),

@@ -324,6 +324,7 @@ pub fn index_spec(table: &TableConfig) -> Option<IndexSpec> {
             topic,
             partition: Metadata::Partition.name(names),
             offset: Metadata::Offset.name(names),
+            incarnation: name(Metadata::Incarnation),
             time: name(Metadata::Timestamp),
         },
         text: index.text.clone(),

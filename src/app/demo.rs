@@ -1,20 +1,32 @@
 //! `frazil demo`: the ordinary service against an embedded broker and registry.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+
 use super::service::{Roles, Service, position};
 use crate::config::{Config, process_env};
-use crate::demo::{Demo, DemoOptions, TOPICS};
+use crate::demo::{Demo, DemoOptions, Produced, TOPICS};
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
-use crate::ports::Recovery;
+use crate::model::offsets::NextOffset;
+use crate::model::version::Consistency;
+use crate::ports::{Recency, Recovery, SearchMode, SearchRequest, SqlRequest};
 use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::Shutdown;
 
 /// Records of `--once`.
 const ONCE_RECORDS: u64 = 50_000;
+/// The topic that is searched, and what is looked for: no words of the tickets.
+const SEARCHED: &str = "tickets";
+const QUESTION: &str = "appliance caught fire";
+/// How long the last ticket may take to be findable.
+const SEARCH_PATIENCE: Duration = Duration::from_secs(30);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -44,16 +56,33 @@ pub enum DemoNews {
         listen: std::net::SocketAddr,
         /// The demo's folder.
         dir: PathBuf,
+        /// The configuration file in it.
+        config: PathBuf,
     },
     /// Rows committed so far, per table.
     Rows(Vec<(String, u64)>),
-    /// `--once` has checked that all records are committed.
+    /// `--once` has checked that all records are committed, that SQL counts them, and that a search finds one.
     Checked {
         /// Records produced, all of them committed.
         records: u64,
         /// Seconds from the first record to the last commit.
         seconds: f64,
+        /// What SQL counted before the last commit: rows committed, and rows seen.
+        counted: (u64, u64),
+        /// What a search by meaning found.
+        found: Found,
     },
+}
+
+/// A search and its best hit.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What was looked for.
+    pub query: &'static str,
+    /// The record found.
+    pub id: String,
+    /// The part of its text that fits best.
+    pub snippet: String,
 }
 
 /// Runs the demo until `shutdown`, or with `once` until its amount is committed.
@@ -72,7 +101,9 @@ pub async fn demo(options: DemoRunOptions, shutdown: Shutdown) -> Result<()> {
     let demo = Demo::start(demo_options, clock.clone(), services_stop).await?;
     let config = Config::from_yaml(&demo.config_yaml(), &process_env)?;
     let service = Service::start(config, Roles::default(), clock.clone()).await?;
+    let config = demo.write_config().await?;
     (options.say)(DemoNews::Up {
+        config,
         bootstrap_servers: demo.services().bootstrap_servers.clone(),
         registry_url: demo.services().registry_url.to_string(),
         listen: service.listen,
@@ -118,6 +149,7 @@ async fn play(
     if !options.once {
         return Ok(());
     }
+    let counted = counted(service).await?;
     let records: i64 = produced.values().sum();
     while produced.iter().any(|((topic, partition), end)| committed(topic, *partition) < *end) {
         if shutdown.is_requested() {
@@ -133,8 +165,50 @@ async fn play(
             "{records} records were produced and committed, the tables took {rows} rows"
         )));
     }
-    (options.say)(DemoNews::Checked { records, seconds: clock.elapsed().saturating_sub(begun).as_secs_f64() });
+    (options.say)(DemoNews::Rows(self::rows(service)));
+    let seconds = clock.elapsed().saturating_sub(begun).as_secs_f64();
+    let found = found(service, &produced).await?;
+    (options.say)(DemoNews::Checked { records, seconds, counted, found });
     Ok(())
+}
+
+/// Rows of the orders as they are committed, and as a fresh query sees them.
+async fn counted(service: &Service) -> Result<(u64, u64)> {
+    let (sql, limits) = service.sql();
+    let count = async |consistency| {
+        let statement = "SELECT count(*) AS n FROM shop.orders".to_owned();
+        let answer = sql.query(SqlRequest { sql: statement, consistency, limits }).await?;
+        let rows: Vec<_> = answer.rows.try_collect().await?;
+        let count = rows.first().and_then(|rows| rows.column(0).as_primitive_opt::<Int64Type>()?.values().first().copied());
+        count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| Error::bug("a count is one number"))
+    };
+    let committed = count(Consistency::Committed).await?;
+    Ok((committed, count(Consistency::Fresh(BTreeMap::new())).await?))
+}
+
+/// What a search by meaning finds among all tickets that were produced.
+async fn found(service: &Service, produced: &Produced) -> Result<Found> {
+    let search = service.search().ok_or_else(|| Error::bug("the demo keeps an index"))?;
+    let tickets = produced.iter().filter(|((topic, _), _)| *topic == SEARCHED);
+    let at_least = tickets
+        .map(|((topic, partition), end)| (TopicPartition::new(*topic, *partition), NextOffset(*end)))
+        .collect();
+    let request = SearchRequest {
+        query: QUESTION.to_owned(),
+        tables: BTreeSet::new(),
+        mode: SearchMode::Hybrid,
+        filter: None,
+        time_from_ms: None,
+        time_to_ms: None,
+        recency: Recency::None,
+        hot: true,
+        at_least,
+        limit: 1,
+        time: SEARCH_PATIENCE,
+    };
+    let hit = search.search(request).await?.hits.into_iter().next();
+    let hit = hit.ok_or_else(|| Error::corrupt("a search found no ticket among those produced"))?;
+    Ok(Found { query: QUESTION, id: hit.id.to_string(), snippet: hit.snippet })
 }
 
 /// Rows per table, as its newest snapshot counts them.
@@ -147,7 +221,7 @@ fn rows(service: &Service) -> Vec<(String, u64)> {
 
 /// The ledger's positions of this run's topics: 0 until the run's own incarnation of a topic is in the ledger.
 async fn committed(service: &Service, clock: &Clock) -> Arc<dyn Fn(&str, i32) -> i64 + Send + Sync> {
-    let mut topics = std::collections::BTreeMap::new();
+    let mut topics = BTreeMap::new();
     for handle in service.tables().values() {
         for topic in &handle.spec.settings.topics {
             // The embedded broker may not know its topics at once; without the id nothing would ever count as committed.

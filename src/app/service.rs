@@ -20,7 +20,7 @@ use crate::lake::IcebergLake;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::offsets::NextOffset;
 use crate::pipeline::driver::{self, Ports, TableSpec};
-use crate::ports::{CatalogView, Lake, Recovery, Registry, Source, TableState};
+use crate::ports::{CatalogView, Lake, Recovery, Registry, Search, Source, Sql, SqlLimits, TableState};
 use crate::rest_catalog;
 use crate::runtime::budget::Budget;
 use crate::runtime::clock::Clock;
@@ -73,6 +73,7 @@ pub struct Service {
     metrics: Metrics,
     lake: Arc<IcebergLake>,
     views: Arc<TableViews<IcebergLake>>,
+    sql: Arc<dyn Sql>,
     tail: Budget,
     registry: Option<Arc<dyn Registry>>,
     kafka: Kafka,
@@ -108,7 +109,8 @@ impl Service {
         let (catalog, stores) = connect::open_catalog(&config, &clock)?;
         let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
         let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
-        let sql = connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?;
+        let sql: Arc<dyn Sql> =
+            Arc::new(connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?);
         let engines =
             rest_catalog::routes(Arc::clone(&lake) as Arc<dyn CatalogView>, connect::rest_catalog_options(&config));
         let indexing =
@@ -116,7 +118,7 @@ impl Service {
         let search = indexing.as_ref().map(Indexing::search);
         let routes = http::operations(health.clone(), metrics.clone())
             .merge(http::search::routes(search))
-            .merge(http::sql::routes(Arc::new(sql), connect::sql_limits(&config)))
+            .merge(http::sql::routes(Arc::clone(&sql), connect::sql_limits(&config)))
             .merge(require_with(Scope::Read, engines, |no| rest_catalog::refuse(no.status, no.message)));
         let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
         let server = Server::bind(&options, routes, clock.clone()).await?;
@@ -150,6 +152,7 @@ impl Service {
             metrics,
             lake,
             views,
+            sql,
             tail,
             registry,
             kafka,
@@ -174,6 +177,16 @@ impl Service {
     #[must_use]
     pub fn tables(&self) -> &BTreeMap<TableName, TableHandle> {
         &self.tables
+    }
+
+    /// Its SQL, and what one query may use.
+    pub(super) fn sql(&self) -> (Arc<dyn Sql>, SqlLimits) {
+        (Arc::clone(&self.sql), connect::sql_limits(&self.config))
+    }
+
+    /// Its search, where it has the role.
+    pub(super) fn search(&self) -> Option<Arc<dyn Search>> {
+        self.indexing.as_ref().map(Indexing::search)
     }
 
     fn show_maintained(&self) {

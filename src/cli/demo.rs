@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::view::{Align, View, columns, number, show};
 use super::{DONE, stop_on_signals};
-use crate::app::{self, DemoNews, DemoRunOptions};
+use crate::app::{self, DemoNews, DemoRunOptions, Found};
 use crate::demo::commands;
 use crate::error::Result;
 
@@ -53,6 +53,13 @@ struct Checked {
     records: u64,
     /// From the first record to the last commit.
     seconds: f64,
+    /// Orders that were committed when SQL counted them, and that it saw.
+    committed_orders: u64,
+    seen_orders: u64,
+    /// What was looked for by meaning, and the record that was found.
+    query: String,
+    found: String,
+    snippet: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,11 +72,15 @@ impl View for Summary {
     fn text(&self) -> String {
         let rows: Vec<_> = self.tables.iter().map(|table| [table.table.clone(), number(table.rows)]).collect();
         let mut text = columns([("TABLE", Align::Left), ("ROWS", Align::Right)], &rows);
-        if let Some(Checked { records, seconds }) = &self.checked {
-            let _ = writeln!(
+        if let Some(checked) = &self.checked {
+            let Checked { records, seconds, committed_orders, seen_orders, query, found, snippet } = checked;
+            let (records, committed, seen) = (number(*records), number(*committed_orders), number(*seen_orders));
+            let _ = write!(
                 text,
-                "\nchecked: {} records produced, all of them committed, in {seconds:.1} s",
-                number(*records)
+                "\nchecked: {records} records produced, all of them committed, in {seconds:.1} s\n\
+                 SQL: {seen} orders seen while {committed} were committed\n\
+                 search: \"{query}\" finds {found}: {}\n",
+                snippet.lines().next().unwrap_or_default()
             );
         }
         let _ = writeln!(text, "\nThe tables stay in {}. To read them with other engines:", self.dir.display());
@@ -83,14 +94,18 @@ impl View for Summary {
 /// Takes note of the news, and tells it while the demo runs.
 fn hear(summary: &mut Summary, news: DemoNews) -> String {
     match news {
-        DemoNews::Up { bootstrap_servers, registry_url, listen, dir } => {
+        DemoNews::Up { bootstrap_servers, registry_url, listen, dir, config } => {
             summary.commands = try_commands(&dir);
+            let config = config.display();
             let text = format!(
                 "broker    {bootstrap_servers}\nregistry  {registry_url}\nmetrics   http://{listen}/metrics\n\
                  catalog   http://{listen}/iceberg, for DuckDB, PyIceberg, Spark and Trino\ntables    {}\n\n\
                  # SQL sees rows before they are committed; ask twice\n\
-                 curl -s http://{listen}/api/sql -H 'content-type: application/json' \\\n  \
-                 -d '{{\"sql\": \"SELECT count(*) AS orders, max(kafka_timestamp) AS newest FROM shop.orders\"}}'\n\n\
+                 frazil sql -c {config} 'SELECT count(*) AS orders, max(kafka_timestamp) AS newest FROM shop.orders'\n\n\
+                 # Search by word and by meaning, the newest tickets included\n\
+                 frazil search -c {config} --recency strong 'appliance caught fire'\n\n\
+                 # The same for programs\n\
+                 curl -s http://{listen}/api/sql -H 'content-type: application/json' -d '{{\"sql\": \"SELECT 1\"}}'\n\n\
                  Ctrl-C stops it and shows what to try next\n",
                 dir.display()
             );
@@ -102,8 +117,12 @@ fn hear(summary: &mut Summary, news: DemoNews) -> String {
             summary.tables = rows.into_iter().map(|(table, rows)| TableRows { table, rows }).collect();
             format!("rows: {}\n", line.join("  "))
         }
-        DemoNews::Checked { records, seconds } => {
-            summary.checked = Some(Checked { records, seconds });
+        DemoNews::Checked { records, seconds, counted, found } => {
+            let (committed_orders, seen_orders) = counted;
+            let Found { query, id, snippet } = found;
+            let query = query.to_owned();
+            summary.checked =
+                Some(Checked { records, seconds, committed_orders, seen_orders, query, found: id, snippet });
             String::new()
         }
     }
@@ -138,15 +157,18 @@ mod tests {
         let mut summary = Summary::default();
         let listen = "127.0.0.1:8181".parse().unwrap();
         let (bootstrap_servers, registry_url) = ("127.0.0.1:1".to_owned(), "http://127.0.0.1:2/".to_owned());
-        let up = hear(&mut summary, DemoNews::Up { bootstrap_servers, registry_url, listen, dir: "/d".into() });
+        let up = hear(&mut summary, DemoNews::Up { bootstrap_servers, registry_url, listen, dir: "/d".into(), config: "/d/frazil.yaml".into() });
         assert!(up.contains("metrics   http://127.0.0.1:8181/metrics\n"), "{up}");
         let rows = hear(&mut summary, DemoNews::Rows(vec![("shop.orders".to_owned(), 12_345)]));
         assert_eq!(rows, "rows: shop.orders 12,345\n");
-        assert_eq!(hear(&mut summary, DemoNews::Checked { records: 50_000, seconds: 1.25 }), "");
+        let found = Found { query: "fire", id: "tickets/0/7".to_owned(), snippet: "Smoke\nfrom it".to_owned() };
+        let checked = DemoNews::Checked { records: 50_000, seconds: 1.25, counted: (9_000, 12_000), found };
+        assert_eq!(hear(&mut summary, checked), "");
         summary.commands = vec![TryCommand { title: "count".to_owned(), shell: "run it".to_owned() }];
         assert_eq!(
             summary.text(),
-            "TABLE          ROWS\nshop.orders  12,345\n\nchecked: 50,000 records produced, all of them committed, in 1.2 s\n\n\
+            "TABLE          ROWS\nshop.orders  12,345\n\nchecked: 50,000 records produced, all of them committed, in 1.2 s\n\
+             SQL: 12,000 orders seen while 9,000 were committed\nsearch: \"fire\" finds tickets/0/7: Smoke\n\n\
              The tables stay in /d. To read them with other engines:\n\n# count\nrun it\n"
         );
     }

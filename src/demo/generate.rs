@@ -18,6 +18,8 @@ pub struct Topic {
     pub key_format: &'static str,
     /// The Avro schema of its values.
     pub schema: &'static str,
+    /// The table's `index` in the configuration; `None`: it is not searched.
+    pub index: Option<&'static str>,
 }
 
 impl Topic {
@@ -36,6 +38,7 @@ pub const TOPICS: [Topic; 4] = [
         partitions: 4,
         key_format: "none",
         schema: include_str!("../../schemas/order.avsc"),
+        index: None,
     },
     Topic {
         name: "payments",
@@ -43,6 +46,7 @@ pub const TOPICS: [Topic; 4] = [
         partitions: 2,
         key_format: "string",
         schema: include_str!("../../schemas/payment.avsc"),
+        index: None,
     },
     Topic {
         name: "tickets",
@@ -50,6 +54,7 @@ pub const TOPICS: [Topic; 4] = [
         partitions: 1,
         key_format: "none",
         schema: include_str!("../../schemas/ticket.avsc"),
+        index: Some(r#"{text: "{title}\n{body}", filters: [severity, product]}"#),
     },
     Topic {
         name: "logs",
@@ -57,6 +62,7 @@ pub const TOPICS: [Topic; 4] = [
         partitions: 4,
         key_format: "none",
         schema: include_str!("../../schemas/log.avsc"),
+        index: None,
     },
 ];
 

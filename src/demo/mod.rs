@@ -30,6 +30,9 @@ pub use produce::{Committed, Produced};
 const CATALOG_NAME: &str = "frazil";
 const CATALOG_FILE: &str = "catalog.db";
 const WAREHOUSE_DIR: &str = "warehouse";
+const INDEX_DIR: &str = "index";
+/// The configuration that the demo runs with, for commands beside it.
+pub const CONFIG_FILE: &str = "frazil.yaml";
 /// Between two records of a fixed amount, which comes as fast as it can and so needs a time of its own.
 const ONCE_STEP_US: i64 = 1_000;
 
@@ -116,8 +119,9 @@ impl Demo {
     pub fn config_yaml(&self) -> String {
         // A JSON string is a YAML string.
         let text = |text: String| serde_json::json!(text).to_string();
-        let tables = TOPICS.map(|Topic { name, table, key_format, .. }| {
-            format!("  - topic: {name}\n    table: {table}\n    key: {{format: {key_format}}}\n")
+        let tables = TOPICS.map(|Topic { name, table, key_format, index, .. }| {
+            let index = index.map(|index| format!("    index: {index}\n")).unwrap_or_default();
+            format!("  - topic: {name}\n    table: {table}\n    key: {{format: {key_format}}}\n{index}")
         });
         format!(
             "kafka:\n  bootstrap_servers: {}\n  group_id: frazil-demo\n\
@@ -126,13 +130,26 @@ impl Demo {
              defaults:\n  commit_interval: 1s\n\
              \x20 # Each run makes its topics anew, and goes on in the tables of the run before.\n\
              \x20 on_topic_change: new_incarnation\n\
+             index:\n  uri: {}\n\
              tables:\n{}",
             text(self.services.bootstrap_servers.clone()),
             text(self.services.registry_url.to_string()),
             text(format!("sqlite://{}", self.options.dir.join(CATALOG_FILE).display())),
             text(self.options.dir.join(WAREHOUSE_DIR).display().to_string()),
+            text(self.options.dir.join(INDEX_DIR).display().to_string()),
             tables.concat(),
         )
+    }
+
+    /// Writes that configuration into the demo's directory, so that `frazil sql` and the like find the service.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where it cannot be written.
+    pub async fn write_config(&self) -> Result<PathBuf> {
+        let path = self.options.dir.join(CONFIG_FILE);
+        let failed = |e| Error::invalid_config(format!("write `{}`", path.display())).with_source(e);
+        tokio::fs::write(&path, self.config_yaml()).await.map_err(failed)?;
+        Ok(path)
     }
 
     /// Produces until the amount is reached or `stop` is requested, never further ahead of `committed` than the

@@ -12,7 +12,7 @@ use lance::Dataset;
 use lance_datafusion::planner::Planner;
 use lance_index::scalar::FullTextSearchQuery;
 
-use super::entries::{Identity, OFFSET, PARTITION, Shape, TEXT, TIME, TOPIC, VECTOR};
+use super::entries::{INCARNATION, Identity, OFFSET, PARTITION, Shape, TEXT, TIME, TOPIC, VECTOR};
 use super::hot::HotBatch;
 use super::index::Moment;
 use super::keyword::{self, Words};
@@ -43,6 +43,9 @@ pub(super) struct Ask {
     /// Entries that an arm gives at most.
     pub(super) most: usize,
 }
+
+/// The columns of a hit.
+const HIT: [&str; 6] = [TOPIC, INCARNATION, PARTITION, OFFSET, TIME, TEXT];
 
 /// An entry that an arm found.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +117,7 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
     let asked = |e| broken("ask an index", e);
     let score = if arm == Arm::Keyword { "_score" } else { "_distance" };
     scan.disable_scoring_autoprojection();
-    scan.project(&[TOPIC, PARTITION, OFFSET, TIME, TEXT, score]).map_err(asked)?;
+    scan.project(&[&HIT[..], &[score]].concat()).map_err(asked)?;
     if let Some(filter) = &ask.filter {
         scan.filter(filter).map_err(asked)?.prefilter(true);
     }
@@ -146,14 +149,16 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
 
 async fn by_id(dataset: &Dataset, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
     let topic = id.source.topic.replace('\'', "''");
-    let mut filter =
-        format!("{TOPIC} = '{topic}' AND {PARTITION} = {} AND {OFFSET} = {}", id.source.partition, id.offset);
+    let (partition, incarnation, offset) = (id.source.partition, id.incarnation, id.offset);
+    let mut filter = format!(
+        "{TOPIC} = '{topic}' AND {PARTITION} = {partition} AND {OFFSET} = {offset} AND {INCARNATION} = {incarnation}"
+    );
     if let Some(more) = &ask.filter {
         filter = format!("{filter} AND {more}");
     }
     let asked = |e| broken("ask an index", e);
     let mut scan = dataset.scan();
-    scan.project(&[TOPIC, PARTITION, OFFSET, TIME, TEXT]).map_err(asked)?.filter(&filter).map_err(asked)?;
+    scan.project(&HIT).map_err(asked)?.filter(&filter).map_err(asked)?;
     let rows: Vec<RecordBatch> = scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(asked)?;
     let all = rows.iter().flat_map(|rows| (0..rows.num_rows()).map(move |row| entry(rows, row, 1.0, false)));
     all.collect()
@@ -164,7 +169,7 @@ fn hot_by_id(moment: &Moment, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
     for batch in moment.hot.iter().filter(|batch| batch.source == id.source) {
         let allowed = allowed(&moment.shape, &batch.entries, ask)?;
         let ids = Identity::of(&batch.entries)?;
-        for row in (0..batch.entries.num_rows()).filter(|row| ids.at(*row).2 == id.offset) {
+        for row in (0..batch.entries.num_rows()).filter(|row| (ids.at(*row).1, ids.at(*row).3) == (id.incarnation, id.offset)) {
             if allowed.as_ref().is_none_or(|allowed| is_true(allowed, row)) {
                 found.push(entry(&batch.entries, row, 1.0, true)?);
             }
@@ -252,8 +257,8 @@ fn text(rows: &RecordBatch) -> Result<&arrow::array::StringArray> {
 }
 
 fn entry(rows: &RecordBatch, row: usize, score: f32, is_hot: bool) -> Result<Found> {
-    let (topic, partition, offset) = Identity::of(rows)?.at(row);
-    let id = RecordId { source: TopicPartition::new(topic, partition), offset };
+    let (topic, incarnation, partition, offset) = Identity::of(rows)?.at(row);
+    let id = RecordId { source: TopicPartition::new(topic, partition), incarnation, offset };
     let times = rows.column_by_name(TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let time = times.filter(|times| times.is_valid(row)).map(|times| times.value(row).div_euclid(1000));
     Ok(Found { id, time_ms: time, text: text(rows)?.value(row).to_owned(), score, is_hot })

@@ -24,6 +24,7 @@ use crate::ports::Embedder;
 pub(super) const TOPIC: &str = "_topic";
 pub(super) const PARTITION: &str = "_partition";
 pub(super) const OFFSET: &str = "_offset";
+pub(super) const INCARNATION: &str = "_incarnation";
 /// The record's timestamp, microseconds since the epoch.
 pub(super) const TIME: &str = "_time";
 /// Which piece of the record's text, from 0.
@@ -65,6 +66,7 @@ impl Shape {
             Field::new(TOPIC, DataType::Utf8, false),
             Field::new(PARTITION, DataType::Int32, false),
             Field::new(OFFSET, DataType::Int64, false),
+            Field::new(INCARNATION, DataType::Int32, false),
             Field::new(TIME, DataType::Timestamp(TimeUnit::Microsecond, None), true),
             Field::new(CHUNK, DataType::Int32, false),
             Field::new(TEXT, DataType::Utf8, false),
@@ -145,6 +147,15 @@ pub(super) fn entries(
         topic,
         required(&spec.columns.partition, &DataType::Int32)?,
         required(&spec.columns.offset, &DataType::Int64)?,
+        match &spec.columns.incarnation {
+            // Rows from before the table had the column are of the first one.
+            Some(name) => {
+                let taken = required(name, &DataType::Int32)?;
+                let taken = taken.as_primitive::<Int32Type>().iter().map(|incarnation| incarnation.unwrap_or(0));
+                Arc::new(Int32Array::from_iter_values(taken))
+            }
+            None => Arc::new(Int32Array::from_value(0, of.len())),
+        },
         optional(spec.columns.time.as_deref(), &DataType::Timestamp(TimeUnit::Microsecond, None))?,
         Arc::new(Int32Array::from(chunks)),
         Arc::new(StringArray::from_iter_values(&cut)),
@@ -224,6 +235,7 @@ pub(super) struct Identity<'a> {
     topics: &'a StringArray,
     partitions: &'a Int32Array,
     offsets: &'a Int64Array,
+    incarnations: &'a Int32Array,
 }
 
 impl<'a> Identity<'a> {
@@ -238,11 +250,13 @@ impl<'a> Identity<'a> {
             topics: column(TOPIC)?.as_string_opt().ok_or_else(missing)?,
             partitions: column(PARTITION)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?,
             offsets: column(OFFSET)?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?,
+            incarnations: column(INCARNATION)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?,
         })
     }
 
-    /// Topic, partition and offset of one.
-    pub(super) fn at(&self, row: usize) -> (&'a str, i32, i64) {
-        (self.topics.value(row), self.partitions.value(row), self.offsets.value(row))
+    /// Topic, incarnation, partition and offset of one.
+    pub(super) fn at(&self, row: usize) -> (&'a str, i32, i32, i64) {
+        let (topic, partition) = (self.topics.value(row), self.partitions.value(row));
+        (topic, self.incarnations.value(row), partition, self.offsets.value(row))
     }
 }

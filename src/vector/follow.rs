@@ -269,10 +269,7 @@ impl Follower {
             append.take(entries::of_batch(&batch.entries, position.batch)?).await?;
         }
         if !is_whole {
-            let known: Vec<(&str, i32, Range<i64>)> = hot
-                .iter()
-                .map(|batch| (&*batch.source.topic, batch.source.partition, batch.first.0..batch.next.0))
-                .collect();
+            let known: Vec<Known<'_>> = hot.iter().filter_map(|batch| known(batch)).collect();
             for file in files {
                 append.read(state, file, shape, &known).await?;
             }
@@ -364,7 +361,7 @@ impl Append<'_> {
         state: &TableState,
         file: &WrittenFile,
         shape: &Arc<Shape>,
-        known: &[(&str, i32, Range<i64>)],
+        known: &[Known<'_>],
     ) -> Result<()> {
         let (index, sources) = (Arc::clone(&self.of.index), self.of.sources.clone());
         let mut rows = sources.lake.rows(state, file, &index.spec.needs()).await?;
@@ -379,15 +376,26 @@ impl Append<'_> {
     }
 }
 
+/// Topic, incarnation and partition, and the offsets of a hot batch.
+type Known<'a> = ((&'a str, i32, i32), Range<i64>);
+
+/// The records of a hot batch; `None` where none has text.
+fn known(batch: &HotBatch) -> Option<Known<'_>> {
+    let ids = Identity::of(&batch.entries).ok().filter(|_| batch.entries.num_rows() > 0)?;
+    let (topic, incarnation, partition, _) = ids.at(0);
+    Some(((topic, incarnation, partition), batch.first.0..batch.next.0))
+}
+
 /// `entries` but for those of records in `known`.
-fn without(entries: &RecordBatch, known: &[(&str, i32, Range<i64>)]) -> Result<RecordBatch> {
+fn without(entries: &RecordBatch, known: &[Known<'_>]) -> Result<RecordBatch> {
     if known.is_empty() {
         return Ok(entries.clone());
     }
     let ids = Identity::of(entries)?;
     let is_new = |row: usize| {
-        let (topic, partition, offset) = ids.at(row);
-        !known.iter().any(|(t, p, offsets)| *t == topic && *p == partition && offsets.contains(&offset))
+        let (topic, incarnation, partition, offset) = ids.at(row);
+        let is_of = |known: &Known<'_>| known.0 == (topic, incarnation, partition) && known.1.contains(&offset);
+        !known.iter().any(is_of)
     };
     let keep: BooleanArray = (0..entries.num_rows()).map(|row| Some(is_new(row))).collect();
     filter_record_batch(entries, &keep).map_err(|e| Error::bug("filter index entries").with_source(e))

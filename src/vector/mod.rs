@@ -54,6 +54,8 @@ pub struct RecordColumns {
     pub partition: String,
     /// Column of the offset.
     pub offset: String,
+    /// Column of how often the topic was declared made anew, where the table has one.
+    pub incarnation: Option<String>,
     /// Column of the timestamp, where the table has one.
     pub time: Option<String>,
 }
@@ -75,6 +77,7 @@ impl IndexSpec {
         names.extend(self.filters.iter().map(String::as_str));
         names.extend([self.columns.partition.as_str(), self.columns.offset.as_str()]);
         names.extend(self.columns.time.as_deref());
+        names.extend(self.columns.incarnation.as_deref());
         if let TopicOf::Column(name) = &self.columns.topic {
             names.insert(name);
         }

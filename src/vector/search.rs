@@ -261,7 +261,7 @@ mod tests {
     use crate::model::ids::TopicPartition;
 
     fn found(offset: i64, score: f32, time_ms: i64) -> Found {
-        let id = RecordId { source: TopicPartition::new("t", 0), offset };
+        let id = RecordId { source: TopicPartition::new("t", 0), incarnation: 0, offset };
         Found { id, time_ms: Some(time_ms), text: String::new(), score, is_hot: false }
     }
 

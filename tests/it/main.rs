@@ -18,6 +18,7 @@ mod avro;
 mod bad_input;
 mod broker;
 mod crash;
+mod demo;
 mod evolution;
 mod faults;
 mod intercept;
