@@ -9,13 +9,13 @@
 //! The core (`model`, `decode`, `pipeline` without its driver) does no I/O: it builds and tests with
 //! `--no-default-features`. Feature gates live in this file only.
 
-#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "mcp"))]
 pub mod app;
-#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "mcp"))]
 pub mod cli;
 pub mod config;
 pub mod decode;
-#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "http"))]
+#[cfg(all(feature = "kafka", feature = "lake", feature = "query", feature = "vector", feature = "mcp"))]
 pub mod demo;
 pub mod error;
 #[cfg(feature = "http")]
@@ -25,6 +25,8 @@ pub mod invariant;
 pub mod kafka;
 #[cfg(feature = "lake")]
 pub mod lake;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 pub mod model;
 pub mod pipeline;
 pub mod ports;

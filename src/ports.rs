@@ -19,9 +19,13 @@ use crate::model::offsets::NextOffset;
 use crate::model::raw::RawBatch;
 use crate::model::schema::TableSchema;
 
+mod datasets;
+mod peek;
 mod reading;
 mod search;
 
+pub use datasets::*;
+pub use peek::*;
 pub use reading::*;
 pub use search::*;
 

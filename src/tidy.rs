@@ -9,7 +9,7 @@ use crate::model::decoded::Reason;
 
 /// Per part of the tree the modules that its product code may import. The longest part that fits counts; `*` is
 /// everything. A module may always import itself.
-const IMPORTS: [(&str, &str); 24] = [
+const IMPORTS: [(&str, &str); 25] = [
     ("error", ""),
     ("invariant", ""),
     ("model", "error invariant"),
@@ -29,9 +29,11 @@ const IMPORTS: [(&str, &str); 24] = [
     ("vector", "seam ports model error invariant runtime telemetry"),
     ("http", "ports model error runtime telemetry"),
     ("rest_catalog", "ports model error"),
+    // Of `http` the principal and its scopes.
+    ("mcp", "ports model error runtime http"),
     ("demo", "error model runtime"),
     ("app", "*"),
-    ("cli", "app config decode demo http kafka lake pipeline ports query model error runtime telemetry"),
+    ("cli", "app config decode demo http kafka lake mcp pipeline ports query model error runtime telemetry"),
     ("rule", "error"),
     ("testing", "*"),
     // The binary and the crate's root, and this file.
@@ -39,9 +41,9 @@ const IMPORTS: [(&str, &str); 24] = [
 ];
 
 /// Crates that belong to some parts of the tree only. `tokio` among them: nothing pure may wait.
-const CRATES: [(&str, &str); 24] = [
-    ("arrow", "model ports decode lake seam query vector http cli app"),
-    ("axum", "http rest_catalog demo"),
+const CRATES: [(&str, &str); 25] = [
+    ("arrow", "model ports decode lake seam query vector http mcp app cli"),
+    ("axum", "http rest_catalog mcp demo"),
     ("clap", "cli"),
     ("datafusion", "query"),
     ("hyper", "http"),
@@ -59,6 +61,7 @@ const CRATES: [(&str, &str); 24] = [
     ("rayon", "runtime lake"),
     ("rdkafka", "kafka demo"),
     ("reqwest", "registry cli"),
+    ("rmcp", "mcp"),
     ("schemars", "config"),
     ("sqlx", "lake"),
     ("tokio", "ports pipeline/driver runtime seam query vector kafka registry lake http demo app cli"),

@@ -179,7 +179,8 @@ async fn counted(service: &Service) -> Result<(u64, u64)> {
         let statement = "SELECT count(*) AS n FROM shop.orders".to_owned();
         let answer = sql.query(SqlRequest { sql: statement, consistency, limits }).await?;
         let rows: Vec<_> = answer.rows.try_collect().await?;
-        let count = rows.first().and_then(|rows| rows.column(0).as_primitive_opt::<Int64Type>()?.values().first().copied());
+        let count =
+            rows.first().and_then(|rows| rows.column(0).as_primitive_opt::<Int64Type>()?.values().first().copied());
         count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| Error::bug("a count is one number"))
     };
     let committed = count(Consistency::Committed).await?;
@@ -190,9 +191,8 @@ async fn counted(service: &Service) -> Result<(u64, u64)> {
 async fn found(service: &Service, produced: &Produced) -> Result<Found> {
     let search = service.search().ok_or_else(|| Error::bug("the demo keeps an index"))?;
     let tickets = produced.iter().filter(|((topic, _), _)| *topic == SEARCHED);
-    let at_least = tickets
-        .map(|((topic, partition), end)| (TopicPartition::new(*topic, *partition), NextOffset(*end)))
-        .collect();
+    let at_least =
+        tickets.map(|((topic, partition), end)| (TopicPartition::new(*topic, *partition), NextOffset(*end))).collect();
     let request = SearchRequest {
         query: QUESTION.to_owned(),
         tables: BTreeSet::new(),

@@ -1,10 +1,13 @@
 //! The composition root: puts adapters, drivers and listener together, and owns the order in which they start and
 //! stop. The only module that names concrete adapters.
 
+mod agents;
 pub mod connect;
+mod datasets;
 mod demo;
 mod indexing;
 mod lag;
+mod legible;
 mod maintain;
 mod service;
 mod views;
@@ -13,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use agents::mcp_stdio;
 pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, table_spec};
 pub use demo::{DemoNews, DemoRunOptions, Found, demo};
 pub use indexing::drop_index;

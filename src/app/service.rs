@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::agents;
 use super::connect;
+use super::datasets::LiveDatasets;
 use super::indexing::Indexing;
 use super::lag;
 use super::maintain::Upkeep;
@@ -17,6 +19,7 @@ use crate::http::auth::{Scope, require_with};
 use crate::http::{self, Server};
 use crate::kafka::{Kafka, TableId};
 use crate::lake::IcebergLake;
+use crate::mcp;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::offsets::NextOffset;
 use crate::pipeline::driver::{self, Ports, TableSpec};
@@ -74,6 +77,7 @@ pub struct Service {
     lake: Arc<IcebergLake>,
     views: Arc<TableViews<IcebergLake>>,
     sql: Arc<dyn Sql>,
+    datasets: Arc<LiveDatasets>,
     tail: Budget,
     registry: Option<Arc<dyn Registry>>,
     kafka: Kafka,
@@ -109,16 +113,19 @@ impl Service {
         let (catalog, stores) = connect::open_catalog(&config, &clock)?;
         let lake = Arc::new(connect::lake(&config, catalog, stores, &compute, &clock));
         let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
-        let sql: Arc<dyn Sql> =
-            Arc::new(connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?);
+        let sql: Arc<dyn Sql> = Arc::new(connect::sql(&config, Arc::clone(&views), Arc::clone(&lake), &clock)?);
+        let registry = connect::registry(&config, &clock)?;
         let engines =
             rest_catalog::routes(Arc::clone(&lake) as Arc<dyn CatalogView>, connect::rest_catalog_options(&config));
-        let indexing =
-            roles.index.then(|| Indexing::new(&config, compute.clone(), &metrics, &clock)).transpose()?;
+        let indexing = roles.index.then(|| Indexing::new(&config, compute.clone(), &metrics, &clock)).transpose()?;
         let search = indexing.as_ref().map(Indexing::search);
+        let datasets = agents::datasets(&lake, &views, search.clone(), &health, &clock);
+        let found = search.clone().filter(|_| config.tables.iter().any(|table| table.index.is_some()));
+        let asked = agents::ports(&config, sql.clone(), &lake, datasets.clone(), found, registry.clone(), &clock);
         let routes = http::operations(health.clone(), metrics.clone())
             .merge(http::search::routes(search))
             .merge(http::sql::routes(Arc::clone(&sql), connect::sql_limits(&config)))
+            .merge(mcp::routes(asked, agents::options(&config), clock.clone()))
             .merge(require_with(Scope::Read, engines, |no| rest_catalog::refuse(no.status, no.message)));
         let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
         let server = Server::bind(&options, routes, clock.clone()).await?;
@@ -127,19 +134,15 @@ impl Service {
         let listener = task::spawn(TaskKind::Server, "listener", server.serve(listener_stop.clone()));
         let tail = Budget::new("tail", connect::shares(config.memory_budget, config.tables.len()).tail_bytes);
         metrics.watch_budget(&tail);
-        let registry = connect::registry(&config, &clock)?;
         let kafka = Kafka::open(&connect::kafka_options(&config, config.tables.len()), clock.clone())?;
         tracing::info!(%listen, tables = config.tables.len(), "started");
         let (maintained, tables) = watch::channel(Vec::new());
         let upkeep_stop = Shutdown::new();
-        let upkeep = if roles.maintain {
-            let maintainer = connect::maintainer(&config, Arc::clone(&lake))?;
-            let (metrics, interval) = (metrics.clone(), config.maintenance.interval);
-            let upkeep = Upkeep { maintainer, metrics, clock: clock.clone(), interval };
-            Some(task::spawn(TaskKind::Background, "maintenance", upkeep.run(tables, upkeep_stop.clone())))
-        } else {
-            None
+        let upkeep = match roles.maintain {
+            true => Some(upkeep(&config, &lake, &metrics, &clock)?.run(tables, upkeep_stop.clone())),
+            false => None,
         };
+        let upkeep = upkeep.map(|run| task::spawn(TaskKind::Background, "maintenance", run));
         let mut service = Self {
             config,
             roles,
@@ -153,6 +156,7 @@ impl Service {
             lake,
             views,
             sql,
+            datasets,
             tail,
             registry,
             kafka,
@@ -165,6 +169,7 @@ impl Service {
         };
         for table in service.config.tables.clone() {
             let spec = Arc::new(connect::table_spec(&service.config, &table)?);
+            service.datasets.name(Arc::clone(&spec));
             let seam = if roles.ingest { Some(service.add(spec)?) } else { None };
             service.index(&table, seam).await;
         }
@@ -227,6 +232,7 @@ impl Service {
         let watch = lag::watch(Arc::clone(&source), state.clone(), metrics, self.clock.clone());
         let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
         self.views.add(&name, seam.clone());
+        self.datasets.add(Arc::clone(&spec), Arc::clone(&source));
         self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag, seam: seam.clone() });
         Ok(seam)
     }
@@ -260,13 +266,19 @@ impl Service {
             stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
             self.health.remove_table(&name);
             self.views.remove(&name);
+            self.datasets.remove(&name);
             if let Some(indexing) = &mut self.indexing {
                 indexing.remove(&name).await;
             }
             self.metrics.remove_table(&name);
         }
+        for table in self.config.tables.iter().filter(|table| !wanted.contains_key(&table.table)) {
+            self.datasets.remove(&table.table);
+        }
         for (name, spec) in wanted {
-            if self.roles.ingest && !self.tables.contains_key(&name) {
+            if !self.roles.ingest {
+                self.datasets.name(spec);
+            } else if !self.tables.contains_key(&name) {
                 tracing::info!(table = %name, "table joins");
                 self.add(spec)?;
             }
@@ -384,6 +396,11 @@ impl Service {
         }
         tracing::info!("stopped");
     }
+}
+
+fn upkeep(config: &Config, lake: &Arc<IcebergLake>, metrics: &Metrics, clock: &Clock) -> Result<Upkeep> {
+    let maintainer = connect::maintainer(config, Arc::clone(lake))?;
+    Ok(Upkeep { maintainer, metrics: metrics.clone(), clock: clock.clone(), interval: config.maintenance.interval })
 }
 
 async fn stop_table(

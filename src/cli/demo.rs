@@ -104,7 +104,9 @@ fn hear(summary: &mut Summary, news: DemoNews) -> String {
                  frazil sql -c {config} 'SELECT count(*) AS orders, max(kafka_timestamp) AS newest FROM shop.orders'\n\n\
                  # Search by word and by meaning, the newest tickets included\n\
                  frazil search -c {config} --recency strong 'appliance caught fire'\n\n\
-                 # The same for programs\n\
+                 # An agent asks all of this at one address; or paste {{\"mcpServers\": {{\"frazil\": {{\"url\": ...}}}}}} into its settings\n\
+                 claude mcp add --transport http frazil http://{listen}/mcp\n\n\
+                 # SQL for programs\n\
                  curl -s http://{listen}/api/sql -H 'content-type: application/json' -d '{{\"sql\": \"SELECT 1\"}}'\n\n\
                  Ctrl-C stops it and shows what to try next\n",
                 dir.display()
@@ -157,7 +159,10 @@ mod tests {
         let mut summary = Summary::default();
         let listen = "127.0.0.1:8181".parse().unwrap();
         let (bootstrap_servers, registry_url) = ("127.0.0.1:1".to_owned(), "http://127.0.0.1:2/".to_owned());
-        let up = hear(&mut summary, DemoNews::Up { bootstrap_servers, registry_url, listen, dir: "/d".into(), config: "/d/frazil.yaml".into() });
+        let up = hear(
+            &mut summary,
+            DemoNews::Up { bootstrap_servers, registry_url, listen, dir: "/d".into(), config: "/d/frazil.yaml".into() },
+        );
         assert!(up.contains("metrics   http://127.0.0.1:8181/metrics\n"), "{up}");
         let rows = hear(&mut summary, DemoNews::Rows(vec![("shop.orders".to_owned(), 12_345)]));
         assert_eq!(rows, "rows: shop.orders 12,345\n");

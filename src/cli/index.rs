@@ -21,6 +21,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Drop a table's index; a running service, or the next one, makes it anew from the table
+    #[command(after_help = "Example:\n  frazil index rebuild shop.tickets")]
     Rebuild {
         /// Table
         table: TableName,

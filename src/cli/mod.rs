@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod index;
 mod maintain;
+mod mcp;
 mod progress;
 mod run;
 mod search;
@@ -82,6 +83,8 @@ enum Command {
     Tables(tables::Args),
     /// Compact tables, drop old snapshots, delete what nothing refers to
     Maintain(maintain::Args),
+    /// Serve MCP on standard input and output, for an AI agent that starts it
+    Mcp(mcp::Args),
     /// Show what the configuration can hold
     Config(config::Args),
     /// Make tokens for the HTTP listener
@@ -162,6 +165,10 @@ fn execute(args: Args) -> Result<u8> {
         Command::Maintain(args) => {
             start_log(LogFormat::Text, "warn")?;
             in_runtime(maintain::execute(args, json))
+        }
+        Command::Mcp(args) => {
+            start_log(LogFormat::Text, QUIET)?;
+            in_runtime(mcp::execute(args, json))
         }
         Command::Config(args) => config::execute(&args, json),
         Command::Token(args) => token::execute(&args, json),

@@ -31,9 +31,12 @@ fn arguments_are_taken_or_refused() {
         "frazil maintain --dry-run",
         "frazil maintain a.b c.d --compact --expire -c f.yaml",
         "frazil maintain a.b --orphans --older-than 7d --json",
+        "frazil mcp -c f.yaml",
+        "frazil mcp --check-audit --json",
         "frazil config schema",
         "frazil config example",
         "frazil token new --name n --scopes read,metrics",
+        "frazil token new --scopes read:search,read:sql,read:kafka",
     ] {
         check(line, None);
     }

@@ -33,7 +33,7 @@ enum Command {
         #[arg(long, default_value = "default")]
         name: String,
         /// What it may do
-        #[arg(long, value_delimiter = ',', default_value = "read", value_parser = ["read", "write", "admin", "metrics"])]
+        #[arg(long, value_delimiter = ',', default_value = "read", value_parser = ["read", "read:search", "read:sql", "read:kafka", "write", "admin", "metrics"])]
         scopes: Vec<String>,
     },
 }

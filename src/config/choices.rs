@@ -182,8 +182,14 @@ words! {
 
     /// What a token may do.
     Scope {
-        /// Read tables, status and their data.
+        /// Read tables, status and their data; the next three included.
         Read = "read",
+        /// Search.
+        ReadSearch = "read:search",
+        /// Ask with SQL.
+        ReadSql = "read:sql",
+        /// Look into topics and schemas.
+        ReadKafka = "read:kafka",
         /// Commit to tables.
         Write = "write",
         /// Operate: resume, alter, maintain.

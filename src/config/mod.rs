@@ -8,6 +8,7 @@ pub mod fields;
 pub mod index;
 mod interpolate;
 pub mod maintenance;
+pub mod mcp;
 mod problem;
 pub mod resolve;
 pub mod secret;

@@ -12,6 +12,7 @@ use super::choices::{CatalogType, LogFormat, Scope, ValueFormat};
 use super::fields::TokenHash;
 use super::index::{IndexConfig, resolve_index};
 use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance};
+use super::mcp::{McpConfig, resolve_mcp};
 use super::secret::Secret;
 use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
 use super::table::{KeyFormat, TableConfig, resolve_table};
@@ -39,6 +40,8 @@ pub struct Config {
     pub index: IndexConfig,
     /// The HTTP listener.
     pub server: ServerConfig,
+    /// The MCP server.
+    pub mcp: McpConfig,
     /// Bound of memory in queues, writers and caches, bytes.
     pub memory_budget: usize,
     /// Logs.
@@ -250,6 +253,7 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
         maintenance,
         index: resolve_index(&written.index.clone().unwrap_or_default())?,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
+        mcp: resolve_mcp(&written.mcp.clone().unwrap_or_default())?,
         memory_budget,
         log: LogConfig { format: log.format.unwrap_or(LogFormat::Text), level },
         shutdown_timeout: positive(

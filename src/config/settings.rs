@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::choices::{
-    CatalogType, IndexModel, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn, MetadataNames, Nullability, OnError, OnGap,
-    OnTombstone, OnTopicChange, Scope, TimeAs, ValueFormat,
+    CatalogType, IndexModel, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn, MetadataNames, Nullability, OnError,
+    OnGap, OnTombstone, OnTopicChange, Scope, TimeAs, ValueFormat,
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start, TokenHash};
 use super::secret::Secret;
@@ -83,6 +83,8 @@ sections! {
         index: IndexSettings,
         /// The HTTP listener.
         server: ServerSettings,
+        /// The MCP server, for AI agents.
+        mcp: McpSettings,
         /// Bound of the memory in queues, writers and caches. Default 512MiB, at least 32MiB.
         memory_budget: Size,
         /// Logs, which go to standard error.
@@ -177,7 +179,25 @@ sections! {
         filters: Vec<String>,
     }
 
-    /// The HTTP listener: /iceberg, /metrics, /livez, /readyz.
+    /// The MCP server, at /mcp of the listener and on stdio by `frazil mcp`.
+    McpSettings {
+        /// Host names that requests may carry, beside those of loopback and the listener's own address. Default none.
+        allowed_hosts: Vec<String>,
+        /// Origins of browsers that may call, as in https://app.example.com:443, beside those of loopback. Default none.
+        allowed_origins: Vec<String>,
+        /// Where every call and refusal is written down. Default frazil/audit.jsonl.
+        audit_file: String,
+        /// Calls of one token in a minute. Default 240.
+        calls_per_minute: Number<u32>,
+        /// Calls of one token at once. Default 8.
+        calls_at_once: Number<u32>,
+        /// How long one call may take. Default 30s.
+        timeout: Span,
+        /// Bytes of data files that one call may read. Default 10GiB.
+        max_scan: Size,
+    }
+
+    /// The HTTP listener: /api, /iceberg, /mcp, /metrics, /livez, /readyz.
     ServerSettings {
         /// Address and port. Default 127.0.0.1:8181. Anything but loopback needs tls and auth.
         listen: String,

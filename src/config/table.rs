@@ -10,8 +10,8 @@ use super::choices::{
     KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange,
     TimeAs, ValueFormat,
 };
-use super::index::{TableIndexConfig, resolve_table_index};
 use super::fields::{Compression, FormatVersion, Partitioning, Start};
+use super::index::{TableIndexConfig, resolve_table_index};
 use super::resolve::{invalid, positive};
 use super::settings::{Defaults, KeySettings, TableSettings};
 use super::units::{Number, Size, Span};

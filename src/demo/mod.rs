@@ -33,6 +33,7 @@ const WAREHOUSE_DIR: &str = "warehouse";
 const INDEX_DIR: &str = "index";
 /// The configuration that the demo runs with, for commands beside it.
 pub const CONFIG_FILE: &str = "frazil.yaml";
+const AUDIT_FILE: &str = "audit.jsonl";
 /// Between two records of a fixed amount, which comes as fast as it can and so needs a time of its own.
 const ONCE_STEP_US: i64 = 1_000;
 
@@ -131,12 +132,14 @@ impl Demo {
              \x20 # Each run makes its topics anew, and goes on in the tables of the run before.\n\
              \x20 on_topic_change: new_incarnation\n\
              index:\n  uri: {}\n\
+             mcp:\n  audit_file: {}\n\
              tables:\n{}",
             text(self.services.bootstrap_servers.clone()),
             text(self.services.registry_url.to_string()),
             text(format!("sqlite://{}", self.options.dir.join(CATALOG_FILE).display())),
             text(self.options.dir.join(WAREHOUSE_DIR).display().to_string()),
             text(self.options.dir.join(INDEX_DIR).display().to_string()),
+            text(self.options.dir.join(AUDIT_FILE).display().to_string()),
             tables.concat(),
         )
     }

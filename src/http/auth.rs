@@ -17,25 +17,48 @@ use crate::http::error::Refusal;
 
 const HASH_PREFIX: &str = "sha256:";
 
-/// What a principal may do. Each scope includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a principal may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Read metrics.
     Metrics,
-    /// Read tables and their state.
+    /// Search.
+    ReadSearch,
+    /// Ask with SQL, and see what tables there are.
+    ReadSql,
+    /// Look into topics and their schemas.
+    ReadKafka,
+    /// Read tables and their state: all of the above.
     Read,
-    /// Commit to tables.
+    /// Read, and commit to tables.
     Write,
     /// Everything.
     Admin,
 }
 
 impl Scope {
+    const ALL: [Self; 7] =
+        [Self::Metrics, Self::ReadSearch, Self::ReadSql, Self::ReadKafka, Self::Read, Self::Write, Self::Admin];
+
+    /// True where whoever has this scope may do what `needed` stands for.
+    #[must_use]
+    pub fn includes(self, needed: Self) -> bool {
+        match self {
+            Self::Metrics | Self::ReadSearch | Self::ReadSql | Self::ReadKafka => self == needed,
+            Self::Read => !matches!(needed, Self::Write | Self::Admin),
+            Self::Write => needed != Self::Admin,
+            Self::Admin => true,
+        }
+    }
+
     /// Its name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Metrics => "metrics",
+            Self::ReadSearch => "read:search",
+            Self::ReadSql => "read:sql",
+            Self::ReadKafka => "read:kafka",
             Self::Read => "read",
             Self::Write => "write",
             Self::Admin => "admin",
@@ -47,11 +70,10 @@ impl FromStr for Scope {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let known = [Self::Metrics, Self::Read, Self::Write, Self::Admin];
-        known
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or_else(|| Error::invalid_config(format!("scope `{text}` is none of metrics, read, write, admin")))
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            Error::invalid_config(format!("scope `{text}` is none of {known}"))
+        })
     }
 }
 
@@ -68,7 +90,7 @@ impl Principal {
     /// True where one of its scopes includes `needed`.
     #[must_use]
     pub fn may(&self, needed: Scope) -> bool {
-        self.scopes.iter().any(|scope| *scope >= needed)
+        self.scopes.iter().any(|scope| scope.includes(needed))
     }
 }
 
@@ -188,6 +210,26 @@ pub fn require_with(scope: Scope, routes: Router, say: fn(Refusal) -> Response) 
     }))
 }
 
+/// `routes`, for principals with any of `scopes`. A refusal names all of them, so that a client may ask for them.
+pub fn require_any(scopes: &'static [Scope], routes: Router) -> Router {
+    let names = scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ");
+    routes.route_layer(from_fn(move |request: Request, next: Next| {
+        let names = names.clone();
+        async move {
+            let (error, no) = match request.extensions().get::<Principal>() {
+                Some(principal) if scopes.iter().any(|scope| principal.may(*scope)) => return next.run(request).await,
+                Some(principal) => {
+                    let message = format!("token `{}` has none of the scopes `{names}`", principal.name);
+                    let no = Refusal::new(StatusCode::FORBIDDEN, "forbidden", message);
+                    ("error=\"insufficient_scope\", ", no)
+                }
+                None => ("", unauthorized()),
+            };
+            ([(WWW_AUTHENTICATE, format!("Bearer {error}scope=\"{names}\""))], no).into_response()
+        }
+    }))
+}
+
 fn unauthorized() -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs `Authorization: Bearer` with a valid token")
 }
@@ -236,7 +278,14 @@ mod tests {
             tokens.principal(&headers("Bearer x")).unwrap().may(needed)
         };
         assert!(may("metrics", Scope::Metrics) && may("read", Scope::Metrics) && may("admin", Scope::Read));
-        assert!(!may("metrics", Scope::Read) && !may("read", Scope::Admin));
+        assert!(!may("metrics", Scope::Read) && !may("read", Scope::Admin) && may("write", Scope::Read));
+        for (narrow, needed) in
+            [("read:search", Scope::ReadSearch), ("read:sql", Scope::ReadSql), ("read:kafka", Scope::ReadKafka)]
+        {
+            assert!(may(narrow, needed) && may("read", needed) && may("admin", needed) && !may("metrics", needed));
+            let included = Scope::ALL.iter().filter(|other| may(narrow, **other)).count();
+            assert_eq!(included, 1, "`{narrow}` is nothing but itself");
+        }
     }
 
     #[test]

@@ -17,9 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::auth::{self, Scope};
 use crate::http::error::Refusal;
 use crate::http::sql::{AsOfView, at_least, refusal};
-use crate::ports::{
-    Arm, ArmReport, ArmStatus, Hit, Recency, Search, SearchAnswer, SearchMode, SearchRequest, Tier,
-};
+use crate::ports::{Arm, ArmReport, ArmStatus, Hit, Recency, Search, SearchAnswer, SearchMode, SearchRequest, Tier};
 
 /// Hits given where the request does not say how many, and at most.
 const LIMIT: usize = 10;
@@ -28,9 +26,9 @@ const LIMIT_MAX: usize = 1000;
 const TIME: Duration = Duration::from_secs(5);
 const TIME_MAX: Duration = Duration::from_mins(1);
 
-/// `/api/search`, for [`Scope::Read`]; without `search` it says that this process has no index.
+/// `/api/search`, for [`Scope::ReadSearch`]; without `search` it says that this process has no index.
 pub fn routes(search: Option<Arc<dyn Search>>) -> Router {
-    auth::require(Scope::Read, Router::new().route("/api/search", post(ask)).with_state(search))
+    auth::require(Scope::ReadSearch, Router::new().route("/api/search", post(ask)).with_state(search))
 }
 
 /// The request's body.

@@ -39,10 +39,10 @@ struct Face {
     limits: SqlLimits,
 }
 
-/// `/api/sql`, for [`Scope::Read`]. `limits` holds where a caller asks for no less.
+/// `/api/sql`, for [`Scope::ReadSql`]. `limits` holds where a caller asks for no less.
 pub fn routes(sql: Arc<dyn Sql>, limits: SqlLimits) -> Router {
     let face = Face { sql, limits };
-    auth::require(Scope::Read, Router::new().route("/api/sql", post(query)).with_state(face))
+    auth::require(Scope::ReadSql, Router::new().route("/api/sql", post(query)).with_state(face))
 }
 
 /// The request's body.

@@ -153,7 +153,12 @@ pub const CATALOGUE: &[MetricDoc] = &[
         "Delete files and deletion vectors of the current snapshot, which other engines wrote",
     ),
     gauge("frazil_snapshots", TABLE, "snapshots", "Snapshots retained"),
-    counter("frazil_index_applied_total", TABLE, "applications", "Times that commits were brought into the search index"),
+    counter(
+        "frazil_index_applied_total",
+        TABLE,
+        "applications",
+        "Times that commits were brought into the search index",
+    ),
     counter(
         "frazil_index_failures_total",
         TABLE,

@@ -169,7 +169,9 @@ fn hot_by_id(moment: &Moment, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
     for batch in moment.hot.iter().filter(|batch| batch.source == id.source) {
         let allowed = allowed(&moment.shape, &batch.entries, ask)?;
         let ids = Identity::of(&batch.entries)?;
-        for row in (0..batch.entries.num_rows()).filter(|row| (ids.at(*row).1, ids.at(*row).3) == (id.incarnation, id.offset)) {
+        for row in
+            (0..batch.entries.num_rows()).filter(|row| (ids.at(*row).1, ids.at(*row).3) == (id.incarnation, id.offset))
+        {
             if allowed.as_ref().is_none_or(|allowed| is_true(allowed, row)) {
                 found.push(entry(&batch.entries, row, 1.0, true)?);
             }

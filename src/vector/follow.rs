@@ -292,7 +292,8 @@ impl Follower {
             Err(error) => return Err(error),
         };
         let Some(snapshot) = state.snapshot_id else { return Ok(()) };
-        let files: Vec<WrittenFile> = lake.files(&state).await?.iter().flat_map(|files| files.iter().cloned()).collect();
+        let files: Vec<WrittenFile> =
+            lake.files(&state).await?.iter().flat_map(|files| files.iter().cloned()).collect();
         let done = at.and_then(|at| at.files_done).unwrap_or(0);
         let batch = at.map_or(0, |at| at.batch) + 1;
         let mut append = Append { of: self, batch, waiting: Vec::new(), entries: 0 };

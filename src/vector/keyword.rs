@@ -111,15 +111,16 @@ pub(super) fn snippet(
     let different = |first: usize| reach(first).map(|(_, word)| word).collect::<HashSet<_>>().len();
     let best = (0..found.len()).max_by_key(|first| (different(*first), std::cmp::Reverse(*first)));
     // What stands around the words fills what is left of the snippet, on both sides alike.
-    let words = best.map_or(0..0, |first| found[first].0.start..reach(first).map(|(span, _)| span.end).max().unwrap_or(0));
+    let words =
+        best.map_or(0..0, |first| found[first].0.start..reach(first).map(|(span, _)| span.end).max().unwrap_or(0));
     let spare = SNIPPET_BYTES.saturating_sub(words.len()) / 2;
     let mut begin = words.start.saturating_sub(spare).min(text.len().saturating_sub(SNIPPET_BYTES));
     if begin > 0 {
         // Never inside a word.
-        begin = text[..words.start].char_indices().find(|(at, c)| *at >= begin && c.is_whitespace()).map_or(
-            words.start,
-            |(at, c)| at + c.len_utf8(),
-        );
+        begin = text[..words.start]
+            .char_indices()
+            .find(|(at, c)| *at >= begin && c.is_whitespace())
+            .map_or(words.start, |(at, c)| at + c.len_utf8());
     }
     let most = (begin + SNIPPET_BYTES).min(text.len());
     let mut end = (begin..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(begin);
@@ -153,7 +154,8 @@ mod tests {
     #[test]
     fn a_snippet_shows_the_words_where_they_stand() {
         let mut tokenizer = tokenizer().unwrap();
-        let text = format!("{} the Printer was jammed, the printer is hot. {}", "filler é ".repeat(90), "more ".repeat(90));
+        let text =
+            format!("{} the Printer was jammed, the printer is hot. {}", "filler é ".repeat(90), "more ".repeat(90));
         let (snippet, matches) = snippet(&text, &words("jammed printers", &mut tokenizer), &mut tokenizer);
         assert!(snippet.len() <= SNIPPET_BYTES, "{}", snippet.len());
         let found: Vec<&str> = matches.iter().map(|span| &snippet[span.clone()]).collect();

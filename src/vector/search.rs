@@ -111,10 +111,10 @@ impl Searcher {
         let (moment, asked) = (table.moment.clone(), Arc::clone(ask));
         let work = async {
             match arm {
-                Arm::Keyword | Arm::Vector | Arm::Id => self.lane.run(arms::indexed(arm, moment, asked)).result().await?,
-                Arm::HotKeyword | Arm::HotVector => {
-                    self.compute.run(move || arms::hot(arm, &moment, &asked)).await?
+                Arm::Keyword | Arm::Vector | Arm::Id => {
+                    self.lane.run(arms::indexed(arm, moment, asked)).result().await?
                 }
+                Arm::HotKeyword | Arm::HotVector => self.compute.run(move || arms::hot(arm, &moment, &asked)).await?,
             }
         };
         let (status, found) = match self.clock.timeout(left, work).await {

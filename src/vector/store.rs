@@ -238,7 +238,8 @@ impl Stored {
             num_indices: usize,
         }
         let text = self.dataset.index_statistics(name).await.map_err(|e| broken("look at an index", e))?;
-        let known: Known = serde_json::from_str(&text).map_err(|e| Error::bug("read index statistics").with_source(e))?;
+        let known: Known =
+            serde_json::from_str(&text).map_err(|e| Error::bug("read index statistics").with_source(e))?;
         let options = if known.num_indices > INDEX_PARTS_MAX {
             OptimizeOptions::merge(known.num_indices)
         } else if known.num_unindexed_rows >= UNINDEXED_ENTRIES_MAX {

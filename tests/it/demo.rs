@@ -51,7 +51,10 @@ fn it_checks_itself_goes_on_in_its_folder_and_its_commands_work() {
     for command in &commands[1..] {
         let output = Command::new("sh").args(["-c", command["shell"].as_str().unwrap()]).output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && out.contains("shop.orders") | out.contains("captured") | out.contains("paid"), "{command}: {out}{err}");
+        assert!(
+            output.status.success() && out.contains("shop.orders") | out.contains("captured") | out.contains("paid"),
+            "{command}: {out}{err}"
+        );
     }
 }
 
@@ -83,7 +86,11 @@ fn what_it_prints_while_it_runs_works_as_printed() {
         let found = told.iter().find(|line| line.starts_with(start));
         found.unwrap_or_else(|| panic!("no line begins with `{start}`: {told:#?}")).clone()
     };
-    let path = format!("{}:{}", Path::new(env!("CARGO_BIN_EXE_frazil")).parent().unwrap().display(), "/usr/local/bin:/usr/bin:/bin");
+    let path = format!(
+        "{}:{}",
+        Path::new(env!("CARGO_BIN_EXE_frazil")).parent().unwrap().display(),
+        "/usr/local/bin:/usr/bin:/bin"
+    );
     let run = |line: &str| {
         let output = Command::new("sh").args(["-c", line]).env("PATH", &path).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())

@@ -25,6 +25,7 @@ mod intercept;
 mod kafka;
 mod lake;
 mod maintain;
+mod mcp;
 mod partitions;
 mod process;
 mod recovery;

@@ -113,7 +113,12 @@ fn a_ticket_is_found_by_word_and_by_meaning_before_and_after_its_commit() {
     let mut service = Frazil::run(&lake.dir, &configured, &[], &[]);
     eventually("the service answers", MINUTE, || service.post("/api/search", &json!({"query": "x"})));
     tickets.filler(0..60);
-    tickets.send(60, "The parcel never arrived", Some("The courier says it was handed over. Nobody was at home."), "high");
+    tickets.send(
+        60,
+        "The parcel never arrived",
+        Some("The courier says it was handed over. Nobody was at home."),
+        "high",
+    );
     tickets.send(61, "Crash at login", Some("After the update the app closes by itself when I sign in."), "high");
     tickets.send(62, "Nothing more to say", None, "low");
     tickets.flush();
@@ -231,7 +236,8 @@ fn every_ticket_is_found_exactly_once_whatever_dies() {
         }
     }
     assert!(wrong.is_empty(), "{total} tickets, wrong are {wrong:?}");
-    let entries = eventually("the entries are counted", MINUTE, || service.metric("frazil_index_entries", "shop.tickets"));
+    let entries =
+        eventually("the entries are counted", MINUTE, || service.metric("frazil_index_entries", "shop.tickets"));
     assert_eq!(entries, u64::try_from(total).unwrap());
     eprintln!("{total} tickets, each found once");
 }
@@ -251,7 +257,8 @@ fn an_index_that_is_lost_damaged_or_defined_otherwise_is_made_anew() {
         Frazil::until_caught_up(&lake.dir, configured, MINUTE);
         let mut service = Frazil::run(&lake.dir, configured, &[], &[]);
         await_indexed(&service, "search-anew", [101, 100, 100]);
-        let entries = eventually("entries are counted", MINUTE, || service.metric("frazil_index_entries", "shop.tickets"));
+        let entries =
+            eventually("entries are counted", MINUTE, || service.metric("frazil_index_entries", "shop.tickets"));
         assert_eq!(entries, 301);
         let answer = search(&service, &json!({"query": "parcel", "mode": "keyword", "include_hot": false}));
         assert_eq!(ids(&answer), ["search-anew/0/100"], "{answer}");

@@ -85,13 +85,7 @@ impl Lease {
     }
 }
 
-async fn take(
-    catalog: &Arc<dyn Catalog>,
-    clock: &Clock,
-    name: &str,
-    owner: &str,
-    duration: Duration,
-) -> Result<bool> {
+async fn take(catalog: &Arc<dyn Catalog>, clock: &Clock, name: &str, owner: &str, duration: Duration) -> Result<bool> {
     let now_ms = clock.now_ms();
     let until_ms = now_ms + i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     catalog.take_lease(name, owner, now_ms, until_ms).await
