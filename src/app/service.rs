@@ -130,14 +130,13 @@ impl Service {
         let options = connect::http_options(&config.server, config.shutdown_timeout / 2);
         let server = Server::bind(&options, routes, clock.clone()).await?;
         let (listen, listener_tls) = (server.local_addr(), server.tls());
-        let listener_stop = Shutdown::new();
+        let (listener_stop, upkeep_stop) = (Shutdown::new(), Shutdown::new());
         let listener = task::spawn(TaskKind::Server, "listener", server.serve(listener_stop.clone()));
         let tail = Budget::new("tail", connect::shares(config.memory_budget, config.tables.len()).tail_bytes);
         metrics.watch_budget(&tail);
         let kafka = Kafka::open(&connect::kafka_options(&config, config.tables.len()), clock.clone())?;
         tracing::info!(%listen, tables = config.tables.len(), "started");
         let (maintained, tables) = watch::channel(Vec::new());
-        let upkeep_stop = Shutdown::new();
         let upkeep = match roles.maintain {
             true => Some(upkeep(&config, &lake, &metrics, &clock)?.run(tables, upkeep_stop.clone())),
             false => None,

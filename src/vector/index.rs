@@ -77,7 +77,7 @@ impl TableIndex {
                 state.hot.clear();
             }
             state.shape = Some(Arc::clone(shape));
-            state.position = stored.position.clone();
+            state.position.clone_from(&stored.position);
             state.dataset = stored.position.as_ref().map(|_| Arc::new(stored.dataset.clone()));
             state.entries = entries;
             let indexed = state.indexed();
