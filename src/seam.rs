@@ -200,6 +200,19 @@ impl Seam {
         Some(View { version, tail, as_of })
     }
 
+    /// The tail as far as it is held, whole or not, and per partition the position behind it.
+    #[must_use]
+    pub fn held(&self) -> (BTreeMap<TopicPartition, NextOffset>, Vec<TailBatch>) {
+        let inner = self.inner();
+        let mut offsets = positions(&inner.ledger);
+        for (source, batches) in &inner.tail {
+            if let (Some(at), Some((back, _))) = (offsets.get_mut(source), batches.back()) {
+                *at = back.next.max(*at);
+            }
+        }
+        (offsets, inner.tail.values().flatten().map(|(batch, _)| batch.clone()).collect())
+    }
+
     /// Version and tail, as soon as they are whole and reach `least`.
     ///
     /// # Errors

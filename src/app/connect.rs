@@ -320,6 +320,7 @@ pub fn index_spec(table: &TableConfig) -> Option<IndexSpec> {
     };
     Some(IndexSpec {
         table: table.table.clone(),
+        topics: table.topics.iter().map(|topic| topic.as_str().into()).collect(),
         columns: RecordColumns {
             topic,
             partition: Metadata::Partition.name(names),

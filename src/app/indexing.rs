@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::connect;
 use crate::config::{Config, TableConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lake::IcebergLake;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::offsets::NextOffset;
@@ -53,7 +53,7 @@ impl Indexing {
         Ok(Self {
             lane: Arc::new(Lane::new("index", threads)?),
             place: Place::new(&config.index.folder, shares.index_bytes),
-            searcher: Arc::new(Searcher::new(Arc::clone(&embedder), compute.clone(), threads, clock.clone())?),
+            searcher: Arc::new(Searcher::new(Arc::clone(&embedder), threads, clock.clone())?),
             embedder,
             hot,
             compute,
@@ -126,6 +126,15 @@ impl Indexing {
         for table in tables {
             self.remove(&table).await;
         }
+    }
+
+    /// Says where a table's index has ended by itself; the reason was logged.
+    ///
+    /// # Errors
+    /// `Corrupt` for the first such table.
+    pub(super) fn refuse_ended(&self) -> Result<()> {
+        let ended = self.running.iter().find(|(_, running)| running.follower.is_finished());
+        ended.map_or(Ok(()), |(table, _)| Err(Error::corrupt(format!("the index of `{table}` has ended, see the log"))))
     }
 
     /// Per partition the first offset that is not indexed; `None` for a table that is not to be.

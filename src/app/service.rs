@@ -120,8 +120,8 @@ impl Service {
         let indexing = roles.index.then(|| Indexing::new(&config, compute.clone(), &metrics, &clock)).transpose()?;
         let search = indexing.as_ref().map(Indexing::search);
         let datasets = agents::datasets(&lake, &views, search.clone(), &health, &clock);
-        let found = search.clone().filter(|_| config.tables.iter().any(|table| table.index.is_some()));
-        let asked = agents::ports(&config, sql.clone(), &lake, datasets.clone(), found, registry.clone(), &clock);
+        let asked =
+            agents::ports(&config, sql.clone(), &lake, datasets.clone(), search.clone(), registry.clone(), &clock);
         let routes = http::operations(health.clone(), metrics.clone())
             .merge(http::search::routes(search))
             .merge(http::sql::routes(Arc::clone(&sql), connect::sql_limits(&config)))
@@ -357,6 +357,7 @@ impl Service {
     }
 
     fn refuse_stopped(&self) -> Result<()> {
+        self.indexing.as_ref().map_or(Ok(()), Indexing::refuse_ended)?;
         for (name, health) in self.health.snapshot().tables {
             if let TableHealth::Suspended { reason } | TableHealth::Stopped { reason } = health {
                 return Err(Error::corrupt(format!("table `{name}` cannot catch up: {reason}")));

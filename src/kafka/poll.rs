@@ -24,6 +24,8 @@ use crate::runtime::clock::Clock;
 const BATCH_MESSAGES: usize = 10_000;
 /// How long the loop waits for group events where no table had a full batch waiting.
 const IDLE: Duration = Duration::from_millis(5);
+/// How long tables are waited for that come or go together: each change of the subscription is a rebalance.
+const SUBSCRIBE_DELAY: Duration = Duration::from_millis(20);
 /// How long leaving the group may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -56,6 +58,8 @@ pub(super) struct Poller {
     fetched: BTreeSet<TopicPartition>,
     /// Set where readings and `fetched` may differ.
     changed: bool,
+    /// When the subscription is changed to the tables' topics.
+    subscribe_at: Option<Duration>,
     revoke: Option<Revoke>,
     messages: Vec<Message>,
 }
@@ -77,6 +81,7 @@ impl Poller {
             tables: BTreeMap::new(),
             fetched: BTreeSet::new(),
             changed: false,
+            subscribe_at: None,
             revoke: None,
             messages: Vec::with_capacity(BATCH_MESSAGES),
         }
@@ -100,12 +105,12 @@ impl Poller {
             match self.commands.try_recv() {
                 Ok(Command::Add(id, table)) => {
                     self.tables.insert(id, table);
-                    self.subscribe();
+                    self.subscribe_at = Some(self.clock.elapsed() + SUBSCRIBE_DELAY);
                 }
                 Ok(Command::Remove(id)) => {
                     self.tables.remove(&id);
                     self.changed = true;
-                    self.subscribe();
+                    self.subscribe_at = Some(self.clock.elapsed() + SUBSCRIBE_DELAY);
                 }
                 Ok(Command::Start(id, starts)) => {
                     let Some(table) = self.tables.get_mut(&id) else { continue };
@@ -121,7 +126,12 @@ impl Poller {
                     self.changed = true;
                 }
                 Ok(Command::Hint(positions)) => self.hint(&positions),
-                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Empty) => {
+                    if self.subscribe_at.take_if(|at| *at <= self.clock.elapsed()).is_some() {
+                        self.subscribe();
+                    }
+                    return true;
+                }
                 Ok(Command::Close) | Err(TryRecvError::Disconnected) => return false,
             }
         }

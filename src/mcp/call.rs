@@ -15,7 +15,8 @@ use super::guard::{Caller, Entry, Used};
 use super::tools::{self, Tool};
 use super::view::{Answer, Object, Refused};
 use super::{Options, Ports, arguments};
-use crate::http::auth::Principal;
+use crate::http::auth::{Principal, Scope};
+use crate::model::ids::TableName;
 use crate::runtime::clock::Clock;
 
 /// What all calls share.
@@ -117,6 +118,12 @@ impl Desk {
 }
 
 impl Call<'_> {
+    /// True where the caller may read whole rows of `table`: all tables with SQL, those that are indexed with search.
+    pub(super) fn may_read(&self, table: &TableName) -> bool {
+        let indexes = || self.desk.ports.search.iter().flat_map(|search| search.indexes());
+        self.principal.may(Scope::ReadSql) || indexes().any(|index| index.table == *table)
+    }
+
     /// The arguments in the tool's own type.
     pub(super) fn input<T: DeserializeOwned>(&self) -> Result<T, Refused> {
         serde_json::from_value(Value::Object(self.arguments.clone()))

@@ -22,7 +22,7 @@ pub struct SearchRequest {
     pub tables: BTreeSet<TableName>,
     /// Which arms to use.
     pub mode: SearchMode,
-    /// A SQL predicate over the index's filter columns, `topic`, `partition`, `offset` and `time`.
+    /// A SQL predicate over the index's filter columns, `_topic`, `_partition`, `_offset` and `_time`.
     pub filter: Option<String>,
     /// Only records from this time on, milliseconds since the epoch.
     pub time_from_ms: Option<i64>,

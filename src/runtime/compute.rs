@@ -1,5 +1,6 @@
 //! Threads for work that keeps a core busy: decoding, encoding, compression.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -61,7 +62,10 @@ impl Compute {
         let Some(pool) = &self.pool else { return Ok(work()) };
         let (done, result) = oneshot::channel();
         pool.spawn(move || {
-            let _ = done.send(work());
+            // The pool ends the process where a panic reaches it; a sender that is dropped says the same.
+            if let Ok(value) = catch_unwind(AssertUnwindSafe(work)) {
+                let _ = done.send(value);
+            }
         });
         result.await.map_err(|_| Error::bug("a compute task panicked"))
     }

@@ -51,6 +51,9 @@ where
 
 /// Libraries that log each of their queries, which may hold a record's values, and that are asked for by name only.
 const QUIET: &str = "lance=warn";
+/// The consumer is closed before it is dropped, so that leaving the group can be waited for; this module takes it for an
+/// error that it is closed then.
+const NO_ERROR: &str = "rdkafka::consumer::base_consumer=off";
 
 /// `EnvFilter` takes a word that is no level for the name of a module, so that `inof` would silence everything else
 /// without a word; such a module has to be written with its level here.
@@ -65,7 +68,7 @@ fn filter(text: &str) -> Result<EnvFilter> {
         }
     }
     let is_chatty = text.split(',').any(|part| matches!(part, "info" | "debug" | "trace"));
-    let text = if is_chatty { format!("{QUIET},{text}") } else { text.to_owned() };
+    let text = if is_chatty { format!("{NO_ERROR},{QUIET},{text}") } else { format!("{NO_ERROR},{text}") };
     EnvFilter::try_new(text).map_err(|e| refuse("a part of it is malformed").with_source(e))
 }
 

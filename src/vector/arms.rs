@@ -16,18 +16,14 @@ use super::entries::{INCARNATION, Identity, OFFSET, PARTITION, Shape, TEXT, TIME
 use super::hot::HotBatch;
 use super::index::Moment;
 use super::keyword::{self, Words};
-use super::store::broken;
+use super::store::{METRIC, broken};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TopicPartition;
 use crate::model::record::RecordId;
 use crate::ports::{Arm, SearchRequest};
 
-/// Vector partitions that a search looks into at least.
-const PARTITIONS: usize = 8;
-/// Candidates of the vector graph that are followed, for each entry asked for.
-const CANDIDATES_PER_ENTRY: usize = 2;
-/// Candidates at least.
-const CANDIDATES_MIN: usize = 100;
+/// Vector partitions that a search looks into, the nearest first.
+const PARTITIONS: usize = 32;
 /// Entries compared by their full vectors, for each entry asked for.
 const REFINE: u32 = 2;
 
@@ -42,6 +38,26 @@ pub(super) struct Ask {
     pub(super) hot: bool,
     /// Entries that an arm gives at most.
     pub(super) most: usize,
+}
+
+impl Ask {
+    /// False where the query has no word that counts, or none that the model knows.
+    fn has_something_for(&self, arm: Arm) -> bool {
+        match arm {
+            Arm::Id => true,
+            Arm::Keyword | Arm::HotKeyword => !self.words.is_empty(),
+            Arm::Vector | Arm::HotVector => self.vector.iter().any(|number| *number != 0.0),
+        }
+    }
+}
+
+/// Why a search of an index failed. With a filter it is the filter's fault, unless files are missing.
+fn failed(ask: &Ask, error: lance::Error) -> Error {
+    let error = broken("search an index", error);
+    if ask.filter.is_some() && error.kind() != ErrorKind::Corrupt {
+        return Error::new(ErrorKind::InvalidRequest, "use a filter").with_source(error);
+    }
+    error
 }
 
 /// The columns of a hit.
@@ -110,11 +126,11 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
         return Ok(found);
     }
     let Some(dataset) = moment.dataset else { return Ok(Vec::new()) };
-    if arm == Arm::Keyword && ask.words.is_empty() {
+    if !ask.has_something_for(arm) {
         return Ok(Vec::new());
     }
     let mut scan = dataset.scan();
-    let asked = |e| broken("ask an index", e);
+    let asked = |e| failed(&ask, e);
     let score = if arm == Arm::Keyword { "_score" } else { "_distance" };
     scan.disable_scoring_autoprojection();
     scan.project(&[&HIT[..], &[score]].concat()).map_err(asked)?;
@@ -128,19 +144,17 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
         scan.limit(Some(most), None).map_err(asked)?;
     } else {
         let query = Float32Array::from(ask.vector.clone());
-        let candidates = ask.most.saturating_mul(CANDIDATES_PER_ENTRY).max(CANDIDATES_MIN);
-        let scan = scan.nearest(VECTOR, &query, ask.most).map_err(asked)?;
-        scan.nprobes(PARTITIONS).ef(candidates).refine(REFINE);
+        let scan = scan.nearest(VECTOR, &query, ask.most).map_err(asked)?.distance_metric(METRIC);
+        scan.nprobes(PARTITIONS).refine(REFINE);
     }
-    let rows: Vec<RecordBatch> =
-        scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(|e| broken("search an index", e))?;
+    let rows: Vec<RecordBatch> = scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(asked)?;
     let mut found = Vec::new();
     for rows in &rows {
         let scores = column(rows, score)?;
         for row in 0..rows.num_rows() {
             let score = scores.value(row);
-            // Vectors have length 1: of the squared distance d the cosine is 1 - d/2.
-            let score = if arm == Arm::Keyword { score } else { 1.0 - score / 2.0 };
+            // The distance of a product is what lacks to 1.
+            let score = if arm == Arm::Keyword { score } else { 1.0 - score };
             found.push(entry(rows, row, score, false)?);
         }
     }
@@ -156,7 +170,7 @@ async fn by_id(dataset: &Dataset, id: &RecordId, ask: &Ask) -> Result<Vec<Found>
     if let Some(more) = &ask.filter {
         filter = format!("{filter} AND {more}");
     }
-    let asked = |e| broken("ask an index", e);
+    let asked = |e| failed(ask, e);
     let mut scan = dataset.scan();
     scan.project(&HIT).map_err(asked)?.filter(&filter).map_err(asked)?;
     let rows: Vec<RecordBatch> = scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(asked)?;
@@ -182,6 +196,9 @@ fn hot_by_id(moment: &Moment, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
 
 /// An arm over hot entries.
 pub(super) fn hot(arm: Arm, moment: &Moment, ask: &Ask) -> Result<Vec<Found>> {
+    if !ask.has_something_for(arm) {
+        return Ok(Vec::new());
+    }
     let batches: Vec<&Arc<HotBatch>> = moment.hot.iter().filter(|batch| batch.entries.num_rows() > 0).collect();
     let mut scores = match arm {
         Arm::HotKeyword => by_words(&batches, ask)?,

@@ -1,14 +1,17 @@
 //! From a table's rows to the entries of its index: identity, time, text, filter columns, vector. What is stored and
 //! searched is elsewhere.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Int32Array, Int64Array, StringArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float32Array, Int32Array, Int64Array, StringArray,
+    UInt32Array, new_null_array,
 };
-use arrow::compute::{cast, take};
+use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sha2::{Digest, Sha256};
@@ -17,6 +20,7 @@ use uuid::Uuid;
 use super::chunk::pieces;
 use super::{IndexSpec, TopicOf};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::ids::TopicPartition;
 use crate::model::schema::{TableSchema, Type};
 use crate::model::template::{Part, Template};
 use crate::ports::Embedder;
@@ -101,6 +105,50 @@ fn filter_type(kind: &Type) -> Option<DataType> {
         Type::String | Type::Uuid | Type::Time => Some(DataType::Utf8),
         Type::Fixed(_) | Type::Binary | Type::Struct(_) | Type::List(_) | Type::Map(..) => None,
     }
+}
+
+/// Offsets of records that need not be taken again, per partition of an incarnation of its topic.
+pub(super) type Covered = BTreeMap<(TopicPartition, i32), Range<i64>>;
+
+impl IndexSpec {
+    /// `rows` but for those of records that are `covered`, and those that are of no record, as other engines may write.
+    pub(super) fn rows_but(&self, rows: &RecordBatch, covered: &Covered) -> Result<RecordBatch> {
+        let lacking = |name: &str| Error::corrupt(format!("rows of `{}` have no `{name}`", self.table));
+        let column = |name: &str| rows.column_by_name(name).ok_or_else(|| lacking(name));
+        let partitions = cast(column(&self.columns.partition)?, &DataType::Int32).map_err(unfit)?;
+        let offsets = cast(column(&self.columns.offset)?, &DataType::Int64).map_err(unfit)?;
+        let (partitions, offsets) = (partitions.as_primitive::<Int32Type>(), offsets.as_primitive::<Int64Type>());
+        let topics = match &self.columns.topic {
+            TopicOf::One(_) => None,
+            TopicOf::Column(name) => Some(cast(column(name)?, &DataType::Utf8).map_err(unfit)?),
+        };
+        let incarnations = self.columns.incarnation.as_ref().and_then(|name| rows.column_by_name(name));
+        let incarnations = incarnations.map(|column| cast(column, &DataType::Int32)).transpose().map_err(unfit)?;
+        let keep = |row: usize| {
+            let topic = match (&self.columns.topic, &topics) {
+                (TopicOf::One(topic), _) => Some(&**topic),
+                (TopicOf::Column(_), topics) => topics
+                    .as_ref()
+                    .filter(|topics| topics.is_valid(row))
+                    .map(|topics| topics.as_string::<i32>().value(row)),
+            };
+            let (Some(topic), true, true) = (topic, partitions.is_valid(row), offsets.is_valid(row)) else {
+                return false;
+            };
+            let given = incarnations.as_ref().filter(|column| column.is_valid(row));
+            let incarnation = given.map_or(0, |column| column.as_primitive::<Int32Type>().value(row));
+            let is_of = |((source, of), _): &(&(TopicPartition, i32), &Range<i64>)| {
+                *source.topic == *topic && source.partition == partitions.value(row) && *of == incarnation
+            };
+            !covered.iter().filter(is_of).any(|(_, taken)| taken.contains(&offsets.value(row)))
+        };
+        let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(keep(row))).collect();
+        filter_record_batch(rows, &keep).map_err(|e| Error::bug("filter rows").with_source(e))
+    }
+}
+
+fn unfit(error: ArrowError) -> Error {
+    Error::corrupt("a column of a record's identity has another type").with_source(error)
 }
 
 /// One entry for each piece of text in `rows`, in their order; rows without text have none. `batch` is noted in each.
@@ -214,7 +262,10 @@ fn render(template: &Template, rows: &RecordBatch) -> Result<Vec<String>> {
         let values = values.map_err(|e| Error::bug("format a column").with_source(e))?;
         for (row, text) in texts.iter_mut().enumerate().filter(|(row, _)| column.is_valid(*row)) {
             let before = text.len();
-            values.value(row).write(text).map_err(|e| Error::bug("format a value").with_source(e))?;
+            // A value without a text of its own, as a time beyond all calendars, is left out.
+            if values.value(row).write(text).is_err() {
+                text.truncate(before);
+            }
             has_value[row] |= !text[before..].trim().is_empty();
         }
     }

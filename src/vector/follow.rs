@@ -2,22 +2,23 @@
 //!
 //! Several processes may follow one table; the one with the lease writes, the others take what it has written.
 
-use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::BooleanArray;
-use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 
-use super::entries::{self, Identity, Shape};
+use super::entries::{self, Covered, Identity, Shape};
 use super::hot::HotBatch;
 use super::index::TableIndex;
-use super::position::{Offsets, Position};
+use super::lease::Lease;
+use super::position::Position;
 use super::store::{Definition, Place, Stored};
+use super::tail::take_tail;
 use crate::error::{Error, ErrorKind, Result, policy};
 use crate::model::file::WrittenFile;
+use crate::model::ids::TopicPartition;
+use crate::model::offsets::NextOffset;
 use crate::model::version::SnapshotAt;
 use crate::ports::{Embedder, LakeReader, Leases, TableState};
 use crate::runtime::backoff::Backoff;
@@ -25,17 +26,15 @@ use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
 use crate::runtime::shutdown::Shutdown;
-use crate::seam::{Seam, TailBatch, View};
+use crate::seam::{Seam, View};
 use crate::telemetry::metrics::TableMetrics;
 
 /// How often a table is looked at whose commits are made elsewhere.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the lease on an index lasts that is not renewed.
-const LEASE: Duration = Duration::from_secs(10);
 /// Entries added before the position is noted while a table is read for the first time.
 const NOTE_ENTRIES: usize = 200_000;
-/// Entries of one append.
-const APPEND_ENTRIES: usize = 50_000;
+/// Bytes of entries of one append.
+const APPEND_BYTES: usize = 32 << 20;
 
 /// What a follower works with.
 #[derive(Clone)]
@@ -63,17 +62,21 @@ pub struct Follower {
     index: Arc<TableIndex>,
     place: Place,
     sources: Sources,
-    owner: String,
+    lease: Lease,
     stored: Option<(Stored, Arc<Shape>)>,
-    renewed: Option<Duration>,
+    /// When the catalog was asked last.
+    polled: Option<Duration>,
+    /// False once nothing was left to do for the index's speed.
+    is_unkempt: bool,
 }
 
 impl Follower {
     /// A follower for `index` in `place`.
     #[must_use]
     pub fn new(index: Arc<TableIndex>, place: Place, sources: Sources) -> Self {
-        let owner = sources.clock.fresh_id().to_string();
-        Self { index, place, sources, owner, stored: None, renewed: None }
+        let name = format!("index:{}", index.spec.table);
+        let lease = Lease::new(name, Arc::clone(&sources.leases), sources.clock.clone());
+        Self { index, place, sources, lease, stored: None, polled: None, is_unkempt: true }
     }
 
     /// Follows the table until `stop`. Whatever is away is waited for; a damaged index is made anew.
@@ -81,47 +84,39 @@ impl Follower {
     /// # Errors
     /// `InvalidConfig` where the table cannot be indexed as configured.
     pub async fn run(self, stop: Shutdown) -> Result<()> {
-        let (index, sources) = (Arc::clone(&self.index), self.sources.clone());
-        tokio::select! {
+        let (index, sources, lease) = (Arc::clone(&self.index), self.sources.clone(), self.lease.clone());
+        let end = tokio::select! {
             () = stop.requested() => Ok(()),
             end = take_tail(&index, &sources) => end,
             end = self.take_commits() => end,
-        }
+            end = lease.keep() => end,
+        };
+        lease.release().await;
+        end
     }
 
     async fn take_commits(mut self) -> Result<()> {
         let mut backoff = Backoff::service();
         let clock = self.sources.clock.clone();
-        let mut changed = self.sources.seam.as_ref().map(Seam::changes);
         loop {
             match self.round().await {
-                Ok(is_busy) => {
+                Ok(true) => backoff = Backoff::service(),
+                Ok(false) => {
                     backoff = Backoff::service();
-                    if is_busy {
-                        continue;
-                    }
+                    clock.timeout(POLL_INTERVAL, committed(self.sources.seam.as_ref())).await;
                 }
                 Err(error) if error.kind() == ErrorKind::InvalidConfig => return Err(error),
                 Err(error) => {
                     let (_, hint) = policy(error.kind());
                     tracing::warn!(table = %self.index.spec.table, error = %error.chain(), hint, "index is behind");
                     self.sources.metrics.index.failures.inc();
-                    if error.kind() == ErrorKind::Corrupt {
+                    // What was begun and not noted is removed where the index is opened again.
+                    self.stored = None;
+                    if error.kind() == ErrorKind::Corrupt && self.lease.is_held() {
                         self.forget().await;
                     }
                     clock.sleep(backoff.pause()).await;
-                    continue;
                 }
-            }
-            let committed = async {
-                match &mut changed {
-                    Some(changed) => drop(changed.changed().await),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = clock.sleep(POLL_INTERVAL) => {}
-                () = committed => {}
             }
         }
     }
@@ -129,6 +124,7 @@ impl Follower {
     /// Drops an index that cannot be gone on with.
     async fn forget(&mut self) {
         self.stored = None;
+        self.index.withdraw();
         if let Err(error) = super::drop_index(self.place.folder(), &self.index.spec.table).await {
             tracing::warn!(error = %error.chain(), "a damaged index cannot be removed");
         }
@@ -138,14 +134,14 @@ impl Follower {
     async fn round(&mut self) -> Result<bool> {
         let Some(state) = self.state().await? else { return Ok(false) };
         let Some(snapshot) = state.snapshot_id else { return Ok(false) };
-        if self.index.take_damage() {
-            return Err(Error::corrupt("a search found the index damaged"));
-        }
         if !self.may_write().await? {
             return self.look_on(&state).await;
         }
         let shape = self.opened(&state).await?;
         let Some((stored, _)) = &self.stored else { return Ok(false) };
+        if self.index.take_damage() {
+            stored.look_over().await?;
+        }
         self.sources.metrics.index.lag_records.set(behind(&state, stored) as f64);
         match stored.position.clone() {
             Some(at) if at.files_done.is_none() && at.snapshot_id == snapshot => {
@@ -170,28 +166,31 @@ impl Follower {
         Ok(true)
     }
 
-    /// The table as it is committed.
-    async fn state(&self) -> Result<Option<TableState>> {
-        if let Some(view) = self.sources.seam.as_ref().and_then(Seam::committed) {
-            return Ok(Some(TableState::clone(&view.version)));
+    /// The table as it is committed, by this process or, at most a poll ago, by others.
+    async fn state(&mut self) -> Result<Option<TableState>> {
+        let now = self.sources.clock.elapsed();
+        let is_due = self.polled.is_none_or(|at| now.saturating_sub(at) >= POLL_INTERVAL);
+        match self.sources.seam.as_ref().filter(|_| !is_due).and_then(Seam::committed) {
+            Some(view) => Ok(Some(TableState::clone(&view.version))),
+            None => {
+                let state = self.sources.lake.at(&self.index.spec.table, SnapshotAt::Current).await?;
+                self.polled = Some(now);
+                if let (Some(seam), Some(state)) = (&self.sources.seam, &state) {
+                    seam.publish(state);
+                }
+                Ok(state)
+            }
         }
-        self.sources.lake.at(&self.index.spec.table, SnapshotAt::Current).await
     }
 
-    /// Takes or renews the lease; false while another process has it.
+    /// Takes the lease where it is not held; false while another process has it.
     async fn may_write(&mut self) -> Result<bool> {
-        let now = self.sources.clock.elapsed();
-        if self.renewed.is_some_and(|at| now.saturating_sub(at) < LEASE / 3) {
+        if self.lease.is_held() {
             return Ok(true);
         }
-        let name = format!("index:{}", self.index.spec.table);
-        let is_mine = self.sources.leases.take(&name, &self.owner, LEASE).await?;
-        if is_mine && self.renewed.is_none() {
-            // What the writer before this one left behind must be seen, and what it did not finish be removed.
-            self.stored = None;
-        }
-        self.renewed = is_mine.then_some(now);
-        Ok(is_mine)
+        // What the writer before this one left behind must be seen, and what it did not finish be removed.
+        self.stored = None;
+        self.lease.take().await
     }
 
     fn definition(&self, shape: &Shape) -> Definition {
@@ -226,7 +225,9 @@ impl Follower {
                 stored
             }
             _ => {
-                tracing::info!(%table, "making a new index");
+                let missing: Vec<&str> =
+                    self.index.spec.needs().into_iter().filter(|name| state.schema.field(name).is_none()).collect();
+                tracing::info!(%table, ?missing, "making a new index; columns that are missing are empty until they come");
                 self.place.create(table, &shape, &definition).await?
             }
         };
@@ -244,11 +245,12 @@ impl Follower {
     }
 
     async fn optimized(&mut self) -> Result<bool> {
-        let Some((stored, _)) = &mut self.stored else { return Ok(false) };
-        stored.optimize().await
+        let Some((stored, _)) = self.stored.as_mut().filter(|_| self.is_unkempt) else { return Ok(false) };
+        self.is_unkempt = stored.optimize().await?;
+        Ok(self.is_unkempt)
     }
 
-    /// Takes the rows that came after `at`: the hot entries where they are all there, else out of the files.
+    /// Takes the rows that came after `at`: of a partition the hot entries where they are all there, else out of the files.
     async fn apply(
         &mut self,
         state: &TableState,
@@ -259,19 +261,34 @@ impl Follower {
     ) -> Result<()> {
         let position = Position::of(state, snapshot, None, at.batch + 1);
         let (from, to) = (at.as_of().offsets, position.as_of().offsets);
-        let hot = self.index.between(&from, &to);
-        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let mut hot = self.index.between(&from, &to);
+        let mut covered = Covered::default();
+        let mut is_all = true;
+        for (source, end) in &to {
+            let begin = from.get(source).copied().unwrap_or(NextOffset(0));
+            if begin == *end {
+                continue;
+            }
+            match incarnation(&hot, source, begin, *end) {
+                Some(of) => drop(covered.insert((source.clone(), of), begin.0..end.0)),
+                None => {
+                    is_all = false;
+                    hot.retain(|batch| batch.source != *source);
+                }
+            }
+        }
         // Hot batches are whole batches of the very rows that were committed: where their number is right, they are
         // all of them, and nothing need be read or embedded again.
-        let is_whole = is_contiguous(&hot, &from, &to) && hot.iter().map(|batch| batch.rows).sum::<u64>() == rows;
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let is_all = is_all && hot.iter().map(|batch| batch.rows).sum::<u64>() == rows;
         let mut append = Append { of: self, batch: position.batch, waiting: Vec::new(), entries: 0 };
         for batch in &hot {
             append.take(entries::of_batch(&batch.entries, position.batch)?).await?;
         }
-        if !is_whole {
-            let known: Vec<Known<'_>> = hot.iter().filter_map(|batch| known(batch)).collect();
+        if !is_all {
+            let covered = Arc::new(covered);
             for file in files {
-                append.read(state, file, shape, &known).await?;
+                append.read(state, file, shape, &covered).await?;
             }
         }
         append.flush().await?;
@@ -299,7 +316,7 @@ impl Follower {
         let mut append = Append { of: self, batch, waiting: Vec::new(), entries: 0 };
         let mut next = done;
         while next < files.len() && append.entries < NOTE_ENTRIES {
-            append.read(&state, &files[next], shape, &[]).await?;
+            append.read(&state, &files[next], shape, &Arc::default()).await?;
             next += 1;
         }
         append.flush().await?;
@@ -309,11 +326,13 @@ impl Follower {
     }
 
     async fn note(&mut self, position: Position) -> Result<()> {
-        let Some((stored, _)) = &mut self.stored else { return Ok(()) };
+        let is_held = self.lease.is_held();
+        let Some((stored, _)) = self.stored.as_mut().filter(|_| is_held) else { return Err(taken_over()) };
         crash::point(crash::INDEX_APPENDED);
         stored.index_text().await?;
         stored.note(position).await?;
         crash::point(crash::INDEX_NOTED);
+        self.is_unkempt = true;
         self.sources.metrics.index.applied.inc();
         Ok(())
     }
@@ -340,7 +359,7 @@ impl Append<'_> {
     async fn take(&mut self, entries: RecordBatch) -> Result<()> {
         self.entries += entries.num_rows();
         self.waiting.push(entries);
-        if self.waiting.iter().map(RecordBatch::num_rows).sum::<usize>() >= APPEND_ENTRIES {
+        if self.waiting.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() >= APPEND_BYTES {
             self.flush().await?;
         }
         Ok(())
@@ -348,116 +367,64 @@ impl Append<'_> {
 
     async fn flush(&mut self) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
-        // A lease that ran out meanwhile would let two processes write.
-        if !self.of.may_write().await? {
-            return Err(Error::unavailable("another process took over the index"));
-        }
-        let Some((stored, _)) = &mut self.of.stored else { return Ok(()) };
+        let is_held = self.of.lease.is_held();
+        let Some((stored, _)) = self.of.stored.as_mut().filter(|_| is_held) else { return Err(taken_over()) };
         stored.append(waiting).await
     }
 
-    /// Takes the rows of a file, but for those of records in `known`.
+    /// Takes the rows of a file, but for those of records that are `covered`.
     async fn read(
         &mut self,
         state: &TableState,
         file: &WrittenFile,
         shape: &Arc<Shape>,
-        known: &[Known<'_>],
+        covered: &Arc<Covered>,
     ) -> Result<()> {
         let (index, sources) = (Arc::clone(&self.of.index), self.of.sources.clone());
         let mut rows = sources.lake.rows(state, file, &index.spec.needs()).await?;
         while let Some(rows) = rows.try_next().await? {
             let (index, shape, batch) = (Arc::clone(&index), Arc::clone(shape), self.batch);
-            let embedder = Arc::clone(&sources.embedder);
-            let make = move || entries::entries(&rows, &index.spec, &shape, &*embedder, batch);
+            let (embedder, covered) = (Arc::clone(&sources.embedder), Arc::clone(covered));
+            let make = move || {
+                let rows = index.spec.rows_but(&rows, &covered)?;
+                entries::entries(&rows, &index.spec, &shape, &*embedder, batch)
+            };
             let made = sources.background.run(make).await??;
-            self.take(without(&made, known)?).await?;
+            self.take(made).await?;
         }
         Ok(())
     }
 }
 
-/// Topic, incarnation and partition, and the offsets of a hot batch.
-type Known<'a> = ((&'a str, i32, i32), Range<i64>);
-
-/// The records of a hot batch; `None` where none has text.
-fn known(batch: &HotBatch) -> Option<Known<'_>> {
-    let ids = Identity::of(&batch.entries).ok().filter(|_| batch.entries.num_rows() > 0)?;
-    let (topic, incarnation, partition, _) = ids.at(0);
-    Some(((topic, incarnation, partition), batch.first.0..batch.next.0))
+fn taken_over() -> Error {
+    Error::unavailable("another process took over the index")
 }
 
-/// `entries` but for those of records in `known`.
-fn without(entries: &RecordBatch, known: &[Known<'_>]) -> Result<RecordBatch> {
-    if known.is_empty() {
-        return Ok(entries.clone());
+/// Which incarnation of its topic `hot` has all records of, in one partition between two offsets; `None` where it does
+/// not have all, or none of them has text.
+fn incarnation(hot: &[Arc<HotBatch>], source: &TopicPartition, begin: NextOffset, end: NextOffset) -> Option<i32> {
+    let (mut at, mut incarnation) = (begin, None);
+    for batch in hot.iter().filter(|batch| batch.source == *source) {
+        if batch.first != at {
+            return None;
+        }
+        at = batch.next;
+        if incarnation.is_none() && batch.entries.num_rows() > 0 {
+            incarnation = Identity::of(&batch.entries).ok().map(|ids| ids.at(0).1);
+        }
     }
-    let ids = Identity::of(entries)?;
-    let is_new = |row: usize| {
-        let (topic, incarnation, partition, offset) = ids.at(row);
-        let is_of = |known: &Known<'_>| known.0 == (topic, incarnation, partition) && known.1.contains(&offset);
-        !known.iter().any(is_of)
-    };
-    let keep: BooleanArray = (0..entries.num_rows()).map(|row| Some(is_new(row))).collect();
-    filter_record_batch(entries, &keep).map_err(|e| Error::bug("filter index entries").with_source(e))
+    incarnation.filter(|_| at == end)
 }
 
-/// True where `hot` is every offset between two positions, without a gap.
-fn is_contiguous(hot: &[Arc<HotBatch>], from: &Offsets, to: &Offsets) -> bool {
-    to.iter().all(|(source, end)| {
-        let Some(begin) = from.get(source) else { return end.0 == 0 };
-        let mut at = *begin;
-        for batch in hot.iter().filter(|batch| batch.source == *source) {
-            if batch.first != at {
-                return false;
-            }
-            at = batch.next;
-        }
-        at == *end
-    })
-}
-
-/// Takes the tail's batches as they come, for as long as there is one.
-async fn take_tail(index: &Arc<TableIndex>, sources: &Sources) -> Result<()> {
-    let Some(seam) = &sources.seam else { return std::future::pending().await };
+/// Waits for a commit that this process makes or sees.
+async fn committed(seam: Option<&Seam>) {
+    let Some(seam) = seam else { return std::future::pending().await };
     let mut changed = seam.changes();
-    loop {
-        changed.borrow_and_update();
-        if let Some(view) = seam.now() {
-            index.cut(&view.as_of.offsets);
-            for batch in &view.tail {
-                if index.taken(&batch.source).is_none_or(|taken| taken < batch.next) {
-                    let (hot, shape) = heated(batch.clone(), &view, index, sources).await?;
-                    index.heat(hot, &shape);
-                }
-            }
-        }
+    let seen = |seam: &Seam| seam.committed().and_then(|view| view.version.snapshot_id);
+    let before = seen(seam);
+    while seen(seam) == before {
         if changed.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
-}
-
-/// A tail batch as hot entries.
-async fn heated(
-    batch: TailBatch,
-    view: &View,
-    index: &Arc<TableIndex>,
-    sources: &Sources,
-) -> Result<(HotBatch, Arc<Shape>)> {
-    let shape = Arc::new(Shape::new(&index.spec, &view.version.schema, sources.embedder.dimension())?);
-    let (index, embedder, of) = (Arc::clone(index), Arc::clone(&sources.embedder), Arc::clone(&shape));
-    let rows = batch.rows.clone();
-    let make = move || entries::entries(&rows, &index.spec, &of, &*embedder, 0);
-    let entries = sources.compute.run(make).await??;
-    let hot = HotBatch {
-        source: batch.source,
-        first: batch.first,
-        next: batch.next,
-        rows: batch.rows.num_rows() as u64,
-        newest_ms: batch.newest_ms,
-        entries,
-        words: OnceLock::new(),
-    };
-    Ok((hot, shape))
 }

@@ -1,5 +1,5 @@
-//! Entries of records that the index does not have yet, in memory. Bytes are bounded: beyond the budget the oldest are
-//! let go, and are found again once the index has them.
+//! Entries of records that the index does not have yet, in memory. Bytes are bounded: beyond the budget a partition
+//! that gets more lets its oldest go, and they are found again once the index has them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -39,10 +39,14 @@ impl Hot {
         Self { partitions: BTreeMap::new(), budget }
     }
 
-    /// Takes a batch. Where it does not continue its partition, what is held of that is let go.
+    /// Takes a batch. What is held of its records, or behind them, was read before and is let go; all that is held of
+    /// its partition where there is a gap before it.
     pub(super) fn push(&mut self, batch: HotBatch) {
         let permit = self.budget.take(batch.entries.get_array_memory_size());
         let held = self.partitions.entry(batch.source.clone()).or_default();
+        while held.back().is_some_and(|(last, _)| last.next > batch.first) {
+            held.pop_back();
+        }
         if held.back().is_some_and(|(last, _)| last.next != batch.first) {
             held.clear();
         }
@@ -52,9 +56,10 @@ impl Hot {
         }
     }
 
-    /// The position behind what is held of a partition.
-    pub(super) fn end(&self, source: &TopicPartition) -> Option<NextOffset> {
-        Some(self.partitions.get(source)?.back()?.0.next)
+    /// True where this very batch is held.
+    pub(super) fn has(&self, source: &TopicPartition, first: NextOffset, next: NextOffset) -> bool {
+        let mut held = self.partitions.get(source).into_iter().flatten();
+        held.any(|(batch, _)| (batch.first, batch.next) == (first, next))
     }
 
     /// Lets go of what lies before `offsets`: the index has it.
@@ -102,11 +107,12 @@ impl Hot {
     /// Per partition how far records can be found, where the index reaches `indexed`.
     pub(super) fn findable(&self, indexed: &Offsets) -> Offsets {
         let mut offsets = indexed.clone();
-        for (source, held) in &self.partitions {
-            let (Some((front, _)), Some((back, _))) = (held.front(), held.back()) else { continue };
-            // What lies between was let go, or another process reads it: only the index can say that it is in.
-            if offsets.get(source).is_some_and(|at| front.first <= *at && back.next > *at) {
-                offsets.insert(source.clone(), back.next);
+        for (source, at) in &mut offsets {
+            // Behind a gap only the index can say that everything is in.
+            for (batch, _) in self.partitions.get(source).into_iter().flatten() {
+                if batch.first == *at {
+                    *at = batch.next;
+                }
             }
         }
         offsets
@@ -114,5 +120,79 @@ impl Hot {
 
     fn batches(&self) -> impl Iterator<Item = &Arc<HotBatch>> {
         self.partitions.values().flatten().map(|(batch, _)| batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+
+    use super::*;
+
+    fn source() -> TopicPartition {
+        TopicPartition::new("t", 0)
+    }
+
+    fn batch(first: i64, next: i64) -> HotBatch {
+        HotBatch {
+            source: source(),
+            first: NextOffset(first),
+            next: NextOffset(next),
+            rows: u64::try_from(next - first).unwrap(),
+            newest_ms: None,
+            entries: RecordBatch::new_empty(Arc::new(Schema::empty())),
+            words: OnceLock::new(),
+        }
+    }
+
+    fn hot(batches: &[(i64, i64)]) -> Hot {
+        let mut hot = Hot::new(Budget::new("hot", 1 << 20));
+        batches.iter().for_each(|(first, next)| hot.push(batch(*first, *next)));
+        hot
+    }
+
+    fn at(offset: i64) -> Offsets {
+        [(source(), NextOffset(offset))].into()
+    }
+
+    fn held(batches: &[Arc<HotBatch>]) -> Vec<(i64, i64)> {
+        batches.iter().map(|batch| (batch.first.0, batch.next.0)).collect()
+    }
+
+    #[test]
+    fn what_is_read_again_takes_the_place_of_what_was_read() {
+        let check = |batches: &[(i64, i64)], left: &[(i64, i64)]| {
+            assert_eq!(held(&hot(batches).behind(&at(0))), left, "{batches:?}");
+        };
+        check(&[(0, 10), (10, 20)], &[(0, 10), (10, 20)]);
+        check(&[(0, 100), (0, 60), (60, 130)], &[(0, 60), (60, 130)]);
+        check(&[(0, 10), (10, 20), (10, 15)], &[(0, 10), (10, 15)]);
+        check(&[(0, 10), (30, 40)], &[(30, 40)]);
+    }
+
+    #[test]
+    fn only_what_follows_on_the_index_without_a_gap_is_findable() {
+        let check = |batches: &[(i64, i64)], indexed: i64, findable: i64| {
+            assert_eq!(hot(batches).findable(&at(indexed)), at(findable), "{batches:?} behind {indexed}");
+        };
+        check(&[], 5, 5);
+        check(&[(0, 10), (10, 20)], 0, 20);
+        check(&[(0, 10), (10, 20)], 10, 20);
+        // The index ends inside a batch that another process has committed: none of its rest is searched.
+        check(&[(0, 10)], 5, 5);
+        check(&[(10, 20)], 5, 5);
+    }
+
+    #[test]
+    fn a_batch_leaves_when_the_index_has_it_or_nobody_has() {
+        let mut hot = hot(&[(0, 10), (10, 20), (20, 30)]);
+        assert_eq!(held(&hot.between(&at(0), &at(20))), [(0, 10), (10, 20)]);
+        hot.trim(&at(10));
+        hot.cut(&at(25));
+        assert_eq!(held(&hot.behind(&at(0))), [(10, 20)]);
+        hot.cut(&Offsets::new());
+        assert!(hot.behind(&at(0)).is_empty());
     }
 }

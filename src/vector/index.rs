@@ -100,10 +100,19 @@ impl TableIndex {
         self.change(|state| state.hot.cut(offsets));
     }
 
-    /// How far a partition's records were taken: hot, or in the dataset.
-    pub(super) fn taken(&self, source: &TopicPartition) -> Option<NextOffset> {
+    /// True where a batch's entries are here: hot, or in the dataset.
+    pub(super) fn has(&self, source: &TopicPartition, first: NextOffset, next: NextOffset) -> bool {
         let state = self.state();
-        state.hot.end(source).max(state.indexed().offsets.get(source).copied())
+        let is_indexed = state.indexed().offsets.get(source).is_some_and(|at| next <= *at);
+        is_indexed || state.hot.has(source, first, next)
+    }
+
+    /// Shows nothing of the dataset any more: it is going to be removed.
+    pub(super) fn withdraw(&self) {
+        self.change(|state| {
+            (state.dataset, state.position, state.entries) = (None, None, 0);
+        });
+        self.is_damaged.store(false, Ordering::Relaxed);
     }
 
     /// Says that a search could not read it.

@@ -16,9 +16,12 @@ const B: f32 = 0.75;
 /// Bytes of a snippet.
 const SNIPPET_BYTES: usize = 240;
 
-/// How texts are taken apart: lower case, English stems, no stop words, accents folded.
+/// Longer words are not indexed: a hash in hex is.
+const WORD_BYTES_MAX: usize = 128;
+
+/// How texts are taken apart: lower case, English stems, without the commonest English words, accents folded.
 pub(super) fn analyzer() -> InvertedIndexParams {
-    InvertedIndexParams::default()
+    InvertedIndexParams::default().remove_stop_words(true).max_token_length(Some(WORD_BYTES_MAX))
 }
 
 /// Takes texts apart as [`analyzer`] says.

@@ -1,8 +1,8 @@
 //! The index: records' texts as words and vectors, in Lance datasets that LanceDB opens, and the search over them and
 //! over what has just come.
 //!
-//! One record's way: a tail batch is cut into texts, embedded, and kept in memory (`hot`), where a search finds it at
-//! once. When its commit is seen, `follow` appends those very entries to the dataset (`store`) and notes how far it
+//! One record's way: a tail batch is cut into texts, embedded (`tail`), and kept in memory (`hot`), where a search finds
+//! it at once. When its commit is seen, `follow` appends those very entries to the dataset (`store`) and notes how far it
 //! came; what was not seen in the tail is read from the table's files. The dataset is derived: dropped, damaged or of
 //! another model, it is made anew from the table.
 //!
@@ -16,9 +16,11 @@ mod follow;
 mod hot;
 mod index;
 mod keyword;
+mod lease;
 mod position;
 mod search;
 mod store;
+mod tail;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +39,8 @@ use crate::model::template::Template;
 pub struct IndexSpec {
     /// Table.
     pub table: TableName,
+    /// The topics that fill it.
+    pub topics: BTreeSet<Arc<str>>,
     /// Where its rows say which records they are.
     pub columns: RecordColumns,
     /// The text that is found.

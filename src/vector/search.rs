@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use tokio::sync::Semaphore;
 
-use super::TopicOf;
 use super::arms::{self, Ask, Found};
 use super::index::{Moment, TableIndex};
 use super::keyword;
@@ -27,6 +27,10 @@ use crate::runtime::lane::Lane;
 const FUSION: f64 = 60.0;
 /// Entries that an arm gives for each hit asked for: several may be of one record.
 const ENTRIES_PER_HIT: usize = 3;
+/// Searches at once; others wait for a turn.
+const SEARCHES: usize = 8;
+/// Bytes of a query at most.
+const QUERY_BYTES_MAX: usize = 8 << 10;
 const DAY_MS: f64 = 86_400_000.0;
 
 /// Searches the indexes of this process.
@@ -35,6 +39,7 @@ pub struct Searcher {
     embedder: Arc<dyn Embedder>,
     compute: Compute,
     lane: Lane,
+    turns: Semaphore,
     clock: Clock,
 }
 
@@ -51,13 +56,13 @@ impl Table {
 }
 
 impl Searcher {
-    /// A searcher without any index yet. It works on `threads` threads of its own and on `compute`.
+    /// A searcher without any index yet. It works on threads of its own, `threads` that wait and as many that compute.
     ///
     /// # Errors
     /// `Unavailable` where the system gives no more threads.
-    pub fn new(embedder: Arc<dyn Embedder>, compute: Compute, threads: usize, clock: Clock) -> Result<Self> {
-        let lane = Lane::new("search", threads)?;
-        Ok(Self { indexes: RwLock::default(), embedder, compute, lane, clock })
+    pub fn new(embedder: Arc<dyn Embedder>, threads: usize, clock: Clock) -> Result<Self> {
+        let (lane, compute) = (Lane::new("search", threads)?, Compute::pool(threads)?);
+        Ok(Self { indexes: RwLock::default(), embedder, compute, lane, turns: Semaphore::new(SEARCHES), clock })
     }
 
     /// Searches this index from now on.
@@ -90,19 +95,25 @@ impl Searcher {
         chosen.collect()
     }
 
-    /// The tables as they are, once they reach what was asked for.
-    async fn tables(&self, request: &SearchRequest) -> Result<Vec<Table>> {
-        let mut tables = Vec::new();
-        for index in self.chosen(request)? {
-            let least = request.at_least.iter().filter(|(source, _)| match &index.spec.columns.topic {
-                TopicOf::One(topic) => *topic == source.topic,
-                TopicOf::Column(_) => true,
-            });
-            let least = least.map(|(source, next)| (source.clone(), *next)).collect();
-            let moment = index.reaching(&least, &self.clock, request.time).await?;
-            tables.extend(moment.map(|moment| Table { index, moment }));
+    /// The tables as they are, once they reach what was asked for; those that were not opened yet apart.
+    async fn tables(&self, request: &SearchRequest, until: Duration) -> Result<(Vec<Table>, Vec<TableName>)> {
+        let (mut tables, mut unopened) = (Vec::new(), Vec::new());
+        let chosen = self.chosen(request)?;
+        let is_known = |topic| chosen.iter().any(|index| index.spec.topics.contains(topic));
+        if let Some(source) = request.at_least.keys().find(|source| !is_known(&source.topic)) {
+            let text = format!("no table that is searched is filled by topic `{}`", source.topic);
+            return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
-        Ok(tables)
+        for index in chosen {
+            let least = request.at_least.iter().filter(|(source, _)| index.spec.topics.contains(&source.topic));
+            let least = least.map(|(source, next)| (source.clone(), *next)).collect();
+            let left = until.saturating_sub(self.clock.elapsed());
+            match index.reaching(&least, &self.clock, left).await? {
+                Some(moment) => tables.push(Table { index, moment }),
+                None => unopened.push(index.spec.table.clone()),
+            }
+        }
+        Ok((tables, unopened))
     }
 
     /// One arm in one table, within the time that is left.
@@ -123,13 +134,17 @@ impl Searcher {
                 if error.kind() == ErrorKind::Corrupt {
                     table.index.report_damage();
                 }
-                (ArmStatus::Failed(error.chain()), Vec::new())
+                // What lies below may hold a record's values.
+                tracing::warn!(table = %table.name(), ?arm, kind = ?error.kind(), %error, "a search arm failed");
+                let reason = match error.kind() {
+                    ErrorKind::InvalidRequest => "the filter cannot be applied to some record's value",
+                    ErrorKind::Corrupt => "the index is damaged and being looked over",
+                    _ => "the index cannot be read now",
+                };
+                (ArmStatus::Failed(reason.to_owned()), Vec::new())
             }
             Some(Ok(found)) => (ArmStatus::Done, found),
         };
-        if let ArmStatus::Failed(reason) = &status {
-            tracing::warn!(table = %table.name(), ?arm, reason, "a search arm failed");
-        }
         let hits = found.iter().map(|found| &found.id).collect::<HashSet<_>>().len();
         let time = self.clock.elapsed().saturating_sub(begun);
         (ArmReport { table: table.name().clone(), arm, status, hits, time }, found)
@@ -139,28 +154,23 @@ impl Searcher {
 #[async_trait]
 impl Search for Searcher {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer> {
-        let begun = self.clock.elapsed();
-        let tables = self.tables(&request).await?;
-        let id = match request.mode {
-            SearchMode::Auto | SearchMode::Keyword => request.query.trim().parse::<RecordId>().ok(),
-            SearchMode::Vector | SearchMode::Hybrid => None,
-        };
-        let mut arms = match (request.mode, &id) {
-            (SearchMode::Auto | SearchMode::Keyword, Some(_)) => vec![Arm::Id],
-            (SearchMode::Keyword, None) => vec![Arm::Keyword, Arm::HotKeyword],
-            (SearchMode::Vector, _) => vec![Arm::Vector, Arm::HotVector],
-            (SearchMode::Auto | SearchMode::Hybrid, _) => {
-                vec![Arm::Keyword, Arm::Vector, Arm::HotKeyword, Arm::HotVector]
-            }
-        };
-        if !request.hot {
-            arms.retain(|arm| matches!(arm, Arm::Id | Arm::Keyword | Arm::Vector));
+        if request.query.len() > QUERY_BYTES_MAX {
+            let text = format!("the query has {} bytes; {QUERY_BYTES_MAX} are allowed", request.query.len());
+            return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
+        let until = self.clock.elapsed() + request.time;
+        let turn = self.clock.timeout(request.time, self.turns.acquire()).await;
+        let _turn = turn.ok_or_else(|| Error::unavailable("too many searches are under way; try again"))?;
+        let (tables, unopened) = self.tables(&request, until).await?;
+        let id = request.query.trim().parse::<RecordId>().ok();
+        let id = id.filter(|_| matches!(request.mode, SearchMode::Auto | SearchMode::Keyword));
+        let arms = arms(&request, id.is_some());
         let mut tokenizer = keyword::tokenizer()?;
         let (embedder, text) = (Arc::clone(&self.embedder), vec![request.query.clone()]);
+        let has_vectors = arms.iter().any(|arm| matches!(arm, Arm::Vector | Arm::HotVector));
         let ask = Arc::new(Ask {
             words: keyword::words(&request.query, &mut tokenizer),
-            vector: self.compute.run(move || embedder.embed(&text)).await??,
+            vector: if has_vectors { self.compute.run(move || embedder.embed(&text)).await?? } else { Vec::new() },
             query: request.query.clone(),
             filter: arms::filter(&request)?,
             id,
@@ -170,11 +180,19 @@ impl Search for Searcher {
         for table in &tables {
             arms::check_filter(&table.moment.shape, &ask)?;
         }
-        let left = request.time.saturating_sub(self.clock.elapsed().saturating_sub(begun));
+        let left = until.saturating_sub(self.clock.elapsed());
         let pairs = tables.iter().flat_map(|table| arms.iter().map(move |arm| (*arm, table)));
         let found = join_all(pairs.map(|(arm, table)| self.arm(arm, table, &ask, left))).await;
-        let (reports, lists): (Vec<ArmReport>, Vec<Vec<Found>>) = found.into_iter().unzip();
+        let (mut reports, lists): (Vec<ArmReport>, Vec<Vec<Found>>) = found.into_iter().unzip();
         let lists = reports.iter().map(|report| (report.table.clone(), report.arm)).zip(lists).collect();
+        for table in unopened {
+            let status = ArmStatus::Failed("the index was not opened yet".to_owned());
+            let report = |arm: &Arm| {
+                let (table, status) = (table.clone(), status.clone());
+                ArmReport { table, arm: *arm, status, hits: 0, time: Duration::ZERO }
+            };
+            reports.extend(arms.iter().map(report));
+        }
         let mut hits = fuse(lists, request.recency, self.clock.now_ms());
         hits.truncate(request.limit);
         let hits = hits.into_iter().map(|(hit, text)| {
@@ -190,6 +208,20 @@ impl Search for Searcher {
         let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
         indexes.values().map(|index| index.facts(self.embedder.id())).collect()
     }
+}
+
+/// The arms that a request asks for.
+fn arms(request: &SearchRequest, is_id: bool) -> Vec<Arm> {
+    let mut arms = match request.mode {
+        _ if is_id => vec![Arm::Id],
+        SearchMode::Keyword => vec![Arm::Keyword, Arm::HotKeyword],
+        SearchMode::Vector => vec![Arm::Vector, Arm::HotVector],
+        SearchMode::Auto | SearchMode::Hybrid => vec![Arm::Keyword, Arm::Vector, Arm::HotKeyword, Arm::HotVector],
+    };
+    if !request.hot {
+        arms.retain(|arm| matches!(arm, Arm::Id | Arm::Keyword | Arm::Vector));
+    }
+    arms
 }
 
 /// All lists in one order by reciprocal rank, each record once, with the text that fits best.

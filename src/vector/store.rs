@@ -20,7 +20,6 @@ use lance::index::vector::VectorIndexParams;
 use lance::session::Session;
 use lance_index::IndexType;
 use lance_index::optimize::OptimizeOptions;
-use lance_index::vector::hnsw::builder::HnswBuildParams;
 use lance_index::vector::ivf::IvfBuildParams;
 use lance_index::vector::sq::builder::SQBuildParams;
 use lance_linalg::distance::MetricType;
@@ -46,8 +45,10 @@ const INDEX_PARTS_MAX: usize = 4;
 const FRAGMENT_ENTRIES: [usize; 3] = [1 << 13, 1 << 17, 1 << 20];
 /// Fragments of one size at most.
 const FRAGMENTS_MAX: usize = 12;
-/// Entries of one vector partition: a search that looks into some of them looks at a few per cent of all.
-const VECTOR_PARTITION_ENTRIES: usize = 65_536;
+/// Entries of one vector partition: a search looks into some of them, at a few per cent of all.
+const VECTOR_PARTITION_ENTRIES: usize = 1_024;
+/// How near vectors are. They have length 1, or 0 where nothing in the text is known: a product of 0 is near nothing.
+pub(super) const METRIC: MetricType = MetricType::Dot;
 /// How long a version is kept that is not the newest: longer than any search.
 const VERSION_AGE_MAX: Duration = Duration::minutes(10);
 
@@ -114,15 +115,15 @@ impl Place {
         let dataset = match opened {
             Ok(dataset) => dataset,
             Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(broken("open an index", error)),
+            Err(error) => return Err(unreadable("open an index", error)),
         };
         let found: Option<Definition> = noted(&dataset, DEFINITION)?;
         if found.as_ref() != Some(definition) {
             return Ok(None);
         }
-        dataset.validate().await.map_err(|e| broken("look an index over", e))?;
-        let position: Option<Position> = noted(&dataset, POSITION)?;
-        Ok(Some(Stored { dataset, position }))
+        let stored = Stored { position: noted(&dataset, POSITION)?, dataset };
+        stored.look_over().await?;
+        Ok(Some(stored))
     }
 
     /// A new, empty index in place of what is there.
@@ -156,6 +157,14 @@ pub async fn drop_index(folder: &Path, table: &TableName) -> Result<()> {
 }
 
 impl Stored {
+    /// Looks whether its files are there and can be understood.
+    ///
+    /// # Errors
+    /// `Corrupt` where they are not.
+    pub(super) async fn look_over(&self) -> Result<()> {
+        self.dataset.validate().await.map_err(|e| unreadable("look an index over", e))
+    }
+
     /// Removes entries of an application that was begun and not noted.
     pub(super) async fn truncate(&mut self) -> Result<()> {
         let noted = self.position.as_ref().map_or(0, |position| position.batch);
@@ -269,12 +278,11 @@ impl Stored {
     }
 }
 
-/// A graph over vectors of 8 bits a number, which are looked at in full in the end.
+/// Vectors of 8 bits a number in partitions of near ones, the best of which are compared in full in the end. Not a graph:
+/// in one, a text that is like no other is not reached among many that are like each other.
 fn vector_index() -> VectorIndexParams {
     let ivf = IvfBuildParams { target_partition_size: Some(VECTOR_PARTITION_ENTRIES), ..IvfBuildParams::default() };
-    // Vectors have length 1 or 0: by L2 they have the order of cosine, and those of length 0 harm nothing.
-    let (graph, scalar) = (HnswBuildParams::default(), SQBuildParams::default());
-    VectorIndexParams::with_ivf_hnsw_sq_params(MetricType::L2, ivf, graph, scalar)
+    VectorIndexParams::with_ivf_sq_params(METRIC, ivf, SQBuildParams::default())
 }
 
 async fn note<T: Serialize>(dataset: &mut Dataset, key: &str, value: &T) -> Result<()> {
@@ -289,20 +297,24 @@ fn noted<T: for<'de> Deserialize<'de>>(dataset: &Dataset, key: &str) -> Result<O
     serde_json::from_str(text).map(Some).map_err(|e| Error::corrupt(format!("read `{key}` of an index")).with_source(e))
 }
 
-/// Lance's error as ours. What the system refuses may pass; what is missing or cannot be understood does not.
+/// Lance's error as ours. Damage is what says so itself; anything else may pass.
 pub(super) fn broken(context: &str, error: lance::Error) -> Error {
     let kind = match &error {
-        lance::Error::InvalidInput { .. } => ErrorKind::InvalidRequest,
-        lance::Error::CommitConflict { .. }
-        | lance::Error::RetryableCommitConflict { .. }
-        | lance::Error::TooMuchWriteContention { .. }
-        | lance::Error::Timeout { .. } => ErrorKind::Unavailable,
-        error => match system_error(error) {
-            Some(NotFound | UnexpectedEof | InvalidData) | None => ErrorKind::Corrupt,
-            Some(_) => ErrorKind::Unavailable,
-        },
+        lance::Error::CorruptFile { .. } | lance::Error::NotFound { .. } | lance::Error::DatasetNotFound { .. } => {
+            ErrorKind::Corrupt
+        }
+        error if system_error(error) == Some(NotFound) => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
     };
     Error::new(kind, context).with_source(error)
+}
+
+/// The same of an index that is looked over: what the system does not refuse and yet cannot be understood is damage.
+fn unreadable(context: &str, error: lance::Error) -> Error {
+    match system_error(&error) {
+        Some(NotFound | UnexpectedEof | InvalidData) | None => Error::corrupt(context).with_source(error),
+        Some(_) => Error::unavailable(context).with_source(error),
+    }
 }
 
 /// What the system said, where it was asked.

@@ -1,8 +1,7 @@
 //! `frazil demo` as a newcomer meets it: it needs nothing, checks itself, and what it prints works as printed.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,13 +57,16 @@ fn it_checks_itself_goes_on_in_its_folder_and_its_commands_work() {
     }
 }
 
-/// A demo that goes on until it is told to end.
-struct Live(Child);
+/// A demo that goes on until it is told to end; what it tells goes into a file.
+struct Live(Child, PathBuf);
 
 impl Drop for Live {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        if std::thread::panicking() {
+            eprintln!("--- what the demo told\n{}", fs::read_to_string(&self.1).unwrap_or_default());
+        }
     }
 }
 
@@ -72,16 +74,19 @@ impl Drop for Live {
 fn what_it_prints_while_it_runs_works_as_printed() {
     let _turn = turn();
     let dir = folder("demo-live");
+    let log = dir.join("told.log");
     let child = Command::new(env!("CARGO_BIN_EXE_frazil"))
         .args(["demo", "--dir", dir.to_str().unwrap(), "--rate", "2000"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    let mut live = Live(child);
-    let lines = BufReader::new(live.0.stderr.take().unwrap()).lines();
-    let told: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    let _live = Live(child, log.clone());
+    let told = eventually("the demo says what to try", MINUTE, || {
+        let told = fs::read_to_string(&log).ok()?;
+        told.contains("Ctrl-C").then(|| told.lines().map(str::to_owned).collect::<Vec<String>>())
+    });
     let printed = |start: &str| {
         let found = told.iter().find(|line| line.starts_with(start));
         found.unwrap_or_else(|| panic!("no line begins with `{start}`: {told:#?}")).clone()

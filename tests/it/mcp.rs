@@ -44,8 +44,10 @@ impl Served {
             (Kafka::shared(), Registry::shared(), Lake::local(name), name.replace('_', "-"));
         create_topic(kafka, &topic, 3, &[]);
         produce_orders(kafka, registry, &topic, 3, records);
-        let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}}]);
+        let index = json!({"text": "{note}", "filters": ["customer_id"]});
+        let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}, "index": index}]);
         let mut config = lake.config(kafka, registry, &topic, &tables);
+        config["index"] = json!({"uri": lake.path("index")});
         let tokens = [("reader", "read"), ("analyst", "read:sql"), ("finder", "read:search"), ("looker", "read:kafka")];
         let tokens: Value = tokens.iter().map(|(name, scope)| token(name, scope)).collect();
         config["server"]["auth"] = json!({"tokens": tokens});
@@ -212,6 +214,10 @@ fn every_tool(served: &Served, era: &str) {
     assert_eq!((&some["records"][0]["value"]["order_id"], &some["returned"]), (&json!(100), &json!(1)), "{some}");
     let late = call("peek_topic", json!({"topic": topic, "timestamp": "2039-01-01T00:00:00Z"}));
     assert!(late["warnings"].to_string().contains("behind the newest"), "{late}");
+
+    let found = call("search", json!({"query": "number 100", "mode": "keyword", "filter": "_partition = 1"}));
+    assert_eq!(found["hits"][0]["id"], format!("{topic}/1/33"), "{found}");
+    assert!(found["hits"][0]["snippet"].as_str().unwrap().contains("leave number 100 with"), "{found}");
 
     let id = &at["records"][0]["id"];
     let record =

@@ -161,6 +161,11 @@ fn a_ticket_is_found_by_word_and_by_meaning_before_and_after_its_commit() {
     refused(json!({"query": "x", "filter": "colour = 'red'"}), "severity");
     refused(json!({"query": "x", "filter": "severity = 'x' OR"}), "filter");
     refused(json!({"query": "x", "time_from": "yesterday"}), "2026-01-31T00:00:00Z");
+    refused(json!({"query": "x", "at_least": {"orders": {"0": 1}}}), "orders");
+    refused(json!({"query": "x".repeat(10_000)}), "bytes");
+    // Words that no text has, and that the model does not know, are near nothing.
+    let nothing = search(&service, &ask(json!({"query": "\u{1F980}\u{1F980}", "limit": 50})));
+    assert_eq!(ids(&nothing), [""; 0], "{nothing}");
     refused(json!({"query": "x", "quantity": 3}), "quantity");
     assert!(service.terminate(MINUTE).success());
 
@@ -240,6 +245,85 @@ fn every_ticket_is_found_exactly_once_whatever_dies() {
         eventually("the entries are counted", MINUTE, || service.metric("frazil_index_entries", "shop.tickets"));
     assert_eq!(entries, u64::try_from(total).unwrap());
     eprintln!("{total} tickets, each found once");
+}
+
+#[test]
+fn an_index_bears_wrong_filters_and_comes_back_under_a_running_service() {
+    let (kafka, registry, lake) = (Kafka::shared(), Registry::shared(), Lake::local("search_bears"));
+    let tickets = Tickets::new(kafka, registry, "search-bears");
+    tickets.filler(0..300);
+    tickets.flush();
+    let configured = config(kafka, registry, &lake, "search-bears", "300ms");
+    let service = Frazil::run(&lake.dir, &configured, &[], &[]);
+    await_indexed(&service, "search-bears", [100, 100, 100]);
+    let ask = json!({"query": "invoice 7", "mode": "keyword", "include_hot": false, "limit": 300});
+    let found = search(&service, &ask);
+    assert_eq!(ids(&found).len(), 300, "{found}");
+    // A filter that fails on a value of some record is named, and harms nothing.
+    for filter in ["CAST(severity AS BIGINT) = 1", "id / (id - id) = 1"] {
+        for mode in ["keyword", "vector"] {
+            let body = json!({"query": "invoice", "mode": mode, "filter": filter});
+            let (status, text) = service.post("/api/search", &body).unwrap();
+            assert!(status == 400 || text.contains("the filter cannot be applied"), "{filter}: {status} {text}");
+            assert!(!text.contains("low"), "a record's value: {text}");
+        }
+    }
+    assert!(
+        !service.log().contains("making a new index; ") || service.log().matches("making a new index").count() == 1
+    );
+    assert!(!service.log().contains("'low'"), "a record's value is in the log");
+    // Dropped while it runs and while somebody searches: it is made anew.
+    let rebuilt = frazil(&["index", "rebuild", "-c", service.config.to_str().unwrap(), "shop.tickets"]);
+    assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
+    eventually("all tickets are found again", MINUTE, || {
+        let (status, text) = service.post("/api/search", &ask)?;
+        let answer: Value = serde_json::from_str(&text).ok().filter(|_| status == 200)?;
+        (ids(&answer).len() == 300).then_some(())
+    });
+    assert!(lake.path("index/shop.tickets.lance").exists());
+    tickets.send(300, "The parcel never arrived", None, "high");
+    tickets.flush();
+    await_indexed(&service, "search-bears", [101, 100, 100]);
+    assert_eq!(ids(&search(&service, &json!({"query": "parcel", "mode": "keyword"}))), ["search-bears/0/100"]);
+}
+
+/// Enough for indexes of vectors, with parts that are merged.
+#[test]
+fn a_large_index_finds_what_a_small_one_does() {
+    let (kafka, registry, lake) = (Kafka::shared(), Registry::shared(), Lake::local("search_large"));
+    let tickets = Tickets::new(kafka, registry, "search-large");
+    let configured = config(kafka, registry, &lake, "search-large", "300ms");
+    let texts = ["the invoice is wrong", "a parcel is late", "the screen flickers", "a refund was promised"];
+    let send = |ids: std::ops::Range<i64>| {
+        for id in ids {
+            let text = texts[usize::try_from(id % 4).unwrap()];
+            tickets.send(id, &format!("{text}, says number {id}"), None, if id % 2 == 0 { "low" } else { "high" });
+        }
+        tickets.flush();
+    };
+    send(0..60_000);
+    let service = Frazil::run(&lake.dir, &configured, &[], &[]);
+    await_indexed(&service, "search-large", [20_000; 3]);
+    tickets.send(60_000, "smoke came out of the kettle", Some("It smells of burnt plastic."), "high");
+    send(60_001..84_000);
+    await_indexed(&service, "search-large", [28_000; 3]);
+    let indices = lake.path("index/shop.tickets.lance/_indices");
+    eventually("words and vectors are indexed", 2 * MINUTE, || {
+        let made = fs::read_dir(&indices).ok()?.count();
+        (made >= 3).then_some(())
+    });
+    let burnt = json!({"query": "my appliance caught fire", "mode": "vector", "include_hot": false, "limit": 5});
+    let answer = search(&service, &burnt);
+    assert_eq!(ids(&answer)[0], "search-large/0/20000", "{answer}");
+    let narrow = json!({"query": "kettle", "mode": "vector", "filter": "severity = 'low' AND id < 10", "limit": 50});
+    assert_eq!(ids(&search(&service, &narrow)).len(), 5);
+    for id in [0, 59_999, 60_001, 83_999] {
+        let body = json!({"query": format!("{id}"), "mode": "keyword", "include_hot": false});
+        assert_eq!(ids(&search(&service, &body)), [format!("search-large/{}/{}", id % 3, id / 3)], "{id}");
+    }
+    let entries =
+        eventually("the entries are counted", MINUTE, || service.metric("frazil_index_entries", "shop.tickets"));
+    assert_eq!(entries, 84_000);
 }
 
 #[test]

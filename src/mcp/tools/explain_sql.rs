@@ -40,9 +40,35 @@ struct Input {
     response_format: Option<String>,
 }
 
+/// The statement from its first word on. `EXPLAIN` in front of `ANALYZE` would run it.
+fn without_comments(sql: &str) -> &str {
+    let mut rest = sql.trim_start();
+    loop {
+        let after = if let Some(line) = rest.strip_prefix("--") {
+            line.find('\n').map_or("", |end| &line[end..])
+        } else if let Some(block) = rest.strip_prefix("/*") {
+            let (mut depth, mut at) = (1_usize, 0);
+            while depth > 0 && at < block.len() {
+                let here = &block.as_bytes()[at..];
+                let step = match here {
+                    [b'/', b'*', ..] => (1, 2),
+                    [b'*', b'/', ..] => (-1, 2),
+                    _ => (0, 1),
+                };
+                depth = depth.saturating_add_signed(step.0);
+                at += step.1;
+            }
+            block.get(at..).unwrap_or_default()
+        } else {
+            return rest;
+        };
+        rest = after.trim_start();
+    }
+}
+
 async fn run(call: Call<'_>) -> Result<Answer, Refused> {
     let input: Input = call.input()?;
-    let first = input.sql.split_whitespace().next().unwrap_or_default().to_lowercase();
+    let first = without_comments(&input.sql).split_whitespace().next().unwrap_or_default().to_lowercase();
     if ["explain", "analyze", "verbose"].contains(&first.as_str()) {
         let text = format!("the statement begins with {first}");
         return Err(Refused::new("not_a_query", text).field("sql").next("send the SELECT alone"));
@@ -71,4 +97,19 @@ async fn run(call: Call<'_>) -> Result<Answer, Refused> {
         .with("bytes_at_most", bytes)
         .list("tables", tables)
         .list("plan", lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_hide_no_word() {
+        for sql in ["ANALYZE x", " /**/ANALYZE x", "-- a\n/* b /* c */ d */ ANALYZE x", "/* é */--\nANALYZE x"] {
+            assert!(without_comments(sql).starts_with("ANALYZE"), "{sql}");
+        }
+        for sql in ["/* open", "--", ""] {
+            assert_eq!(without_comments(sql), "", "{sql}");
+        }
+    }
 }

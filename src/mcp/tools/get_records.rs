@@ -109,6 +109,10 @@ async fn run(call: Call<'_>) -> Result<Answer, Refused> {
                 .did_you_mean(nearest(topic, topics))
                 .next("peek_topic reads a topic that fills no table"));
         };
+        if !call.may_read(&dataset.table) {
+            let text = format!("table `{}` is not indexed, and the token may only search", dataset.table);
+            return Err(Refused::new("forbidden", text).field("ids").next("ask for a token with the scope read:sql"));
+        }
         tables.entry(dataset.table.clone()).or_default().push(id.clone());
     }
     let (mut records, mut found, mut reached, mut scanned_bytes) = (Vec::new(), BTreeSet::new(), BTreeMap::new(), 0);

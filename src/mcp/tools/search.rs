@@ -38,7 +38,7 @@ fn schema() -> Value {
             "mode": word(&["auto", "keyword", "vector", "hybrid"], "auto (default), by word, by meaning, or both"),
             "time_from": text("Only records from this time on, as in 2026-01-31T12:00:00Z"),
             "time_to": text("Only records before this time"),
-            "filter": text("SQL predicate over the index's filter columns (describe_dataset), topic, partition, offset, time"),
+            "filter": text("SQL predicate over the index's filter columns (describe_dataset), _topic, _partition, _offset, _time"),
             "recency": word(&["none", "mild", "strong"], "How much newer records are preferred, default none"),
             "include_hot": json!({"type": "boolean", "description": "Also records not indexed yet, default true"}),
             "limit": number(1, 50, "Hits, default 10"),
