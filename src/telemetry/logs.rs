@@ -50,7 +50,7 @@ where
 }
 
 /// Libraries that log each of their queries, which may hold a record's values, and that are asked for by name only.
-const QUIET: &str = "lance=warn";
+const QUIET: &str = "lance=error";
 /// The consumer is closed before it is dropped, so that leaving the group can be waited for; this module takes it for an
 /// error that it is closed then.
 const NO_ERROR: &str = "rdkafka::consumer::base_consumer=off";

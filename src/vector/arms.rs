@@ -22,7 +22,7 @@ use crate::model::ids::TopicPartition;
 use crate::model::record::RecordId;
 use crate::ports::{Arm, SearchRequest};
 
-/// Vector partitions that a search looks into, the nearest first.
+/// Vector partitions that a search looks into, the nearest first; more where a filter leaves too few entries in them.
 const PARTITIONS: usize = 32;
 /// Entries compared by their full vectors, for each entry asked for.
 const REFINE: u32 = 2;
@@ -34,8 +34,6 @@ pub(super) struct Ask {
     pub(super) vector: Vec<f32>,
     pub(super) filter: Option<String>,
     pub(super) id: Option<RecordId>,
-    /// True where the record of `id` may be hot.
-    pub(super) hot: bool,
     /// Entries that an arm gives at most.
     pub(super) most: usize,
 }
@@ -120,9 +118,7 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
             Some(dataset) => by_id(dataset, id, &ask).await?,
             None => Vec::new(),
         };
-        if ask.hot {
-            found.extend(hot_by_id(&moment, id, &ask)?);
-        }
+        found.extend(hot_by_id(&moment, id, &ask)?);
         return Ok(found);
     }
     let Some(dataset) = moment.dataset else { return Ok(Vec::new()) };
@@ -145,7 +141,7 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
     } else {
         let query = Float32Array::from(ask.vector.clone());
         let scan = scan.nearest(VECTOR, &query, ask.most).map_err(asked)?.distance_metric(METRIC);
-        scan.nprobes(PARTITIONS).refine(REFINE);
+        scan.minimum_nprobes(PARTITIONS).refine(REFINE);
     }
     let rows: Vec<RecordBatch> = scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(asked)?;
     let mut found = Vec::new();

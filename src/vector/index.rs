@@ -130,10 +130,14 @@ impl TableIndex {
         self.state().hot.between(from, to)
     }
 
-    /// Index and hot entries as they are now; `None` before its table was seen.
-    pub(super) fn now(&self) -> Option<Moment> {
+    /// Index and, where they are asked for, hot entries as they are now; `None` before its table was seen.
+    pub(super) fn now(&self, with_hot: bool) -> Option<Moment> {
         let state = self.state();
         let indexed = state.indexed();
+        if !with_hot {
+            let (shape, dataset) = (state.shape.clone()?, state.dataset.clone());
+            return Some(Moment { shape, dataset, hot: Vec::new(), as_of: indexed });
+        }
         let hot = state.hot.behind(&indexed.offsets);
         let newest = hot.iter().filter_map(|batch| batch.newest_ms).max();
         let as_of = AsOf {
@@ -151,6 +155,7 @@ impl TableIndex {
     pub(super) async fn reaching(
         &self,
         least: &BTreeMap<TopicPartition, NextOffset>,
+        with_hot: bool,
         clock: &Clock,
         limit: Duration,
     ) -> Result<Option<Moment>> {
@@ -158,7 +163,7 @@ impl TableIndex {
         let wait = async {
             loop {
                 changed.borrow_and_update();
-                let now = self.now();
+                let now = self.now(with_hot);
                 let reaches = |now: &Moment| {
                     least.iter().all(|(source, next)| now.as_of.offsets.get(source).is_some_and(|at| at >= next))
                 };

@@ -108,7 +108,7 @@ impl Searcher {
             let least = request.at_least.iter().filter(|(source, _)| index.spec.topics.contains(&source.topic));
             let least = least.map(|(source, next)| (source.clone(), *next)).collect();
             let left = until.saturating_sub(self.clock.elapsed());
-            match index.reaching(&least, &self.clock, left).await? {
+            match index.reaching(&least, request.hot, &self.clock, left).await? {
                 Some(moment) => tables.push(Table { index, moment }),
                 None => unopened.push(index.spec.table.clone()),
             }
@@ -174,7 +174,6 @@ impl Search for Searcher {
             query: request.query.clone(),
             filter: arms::filter(&request)?,
             id,
-            hot: request.hot,
             most: request.limit.saturating_mul(ENTRIES_PER_HIT).max(1),
         });
         for table in &tables {
