@@ -1,7 +1,7 @@
 # One binary in a small image: docker build -t frazil .
 FROM rust:1.95-bookworm AS build
 RUN apt-get update \
- && apt-get install -y --no-install-recommends cmake pkg-config protobuf-compiler libssl-dev libcurl4-openssl-dev \
+ && apt-get install -y --no-install-recommends cmake pkg-config protobuf-compiler libprotobuf-dev libssl-dev libcurl4-openssl-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

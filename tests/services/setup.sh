@@ -19,13 +19,15 @@ missing() { # build|test
 	cmake_() { have cmake; }
 	compiler() { have c++ && have cc && have make; }
 	pkgconfig() { have pkg-config; }
-	protoc_() { have protoc; }
+	# With the types that come with it, which Debian has in a package of their own.
+	protoc_() { have protoc && echo 'syntax = "proto3"; import "google/protobuf/any.proto";' >"$cache/any.proto" &&
+		protoc -I"$cache" -I/usr/include --descriptor_set_out=/dev/null "$cache/any.proto" 2>/dev/null; }
 	openssl_() { have openssl && pkg-config --exists openssl 2>/dev/null; }
 	curl_() { pkg-config --exists libcurl 2>/dev/null; }
 	lacks cmake_ cmake cmake
 	lacks compiler build-essential gcc
 	lacks pkgconfig pkg-config pkgconf
-	lacks protoc_ protobuf-compiler protobuf
+	lacks protoc_ 'protobuf-compiler libprotobuf-dev' protobuf
 	lacks openssl_ 'openssl libssl-dev' openssl@3
 	lacks curl_ libcurl4-openssl-dev curl
 	[[ $1 == test ]] || return 0
