@@ -51,9 +51,9 @@ where
 
 /// Libraries that log each of their queries, which may hold a record's values, and that are asked for by name only.
 const QUIET: &str = "lance=error";
-/// The consumer is closed before it is dropped, so that leaving the group can be waited for; this module takes it for an
-/// error that it is closed then.
-const NO_ERROR: &str = "rdkafka::consumer::base_consumer=off";
+/// The wrapper of librdkafka takes it for an error that a consumer is closed before it is dropped. What matters of Kafka is
+/// said by `frazil` and `librdkafka`.
+const NO_ERROR: &str = "rdkafka=off";
 
 /// `EnvFilter` takes a word that is no level for the name of a module, so that `inof` would silence everything else
 /// without a word; such a module has to be written with its level here.
