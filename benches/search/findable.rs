@@ -48,6 +48,9 @@ pub fn run() {
         while sent.load(Ordering::Acquire) == n && !done.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
+        if sent.load(Ordering::Acquire) == n {
+            break;
+        }
         let (produced, id) = (Instant::now(), format!("{name}/{}/{}", n % PARTITIONS, n / PARTITIONS));
         let body = json!({"query": texts.text(n.cast_unsigned()), "mode": "vector", "limit": 3});
         let found = loop {
