@@ -18,6 +18,7 @@ use crate::model::ledger::{Advances, Ledger, Position};
 use crate::model::offsets::NextOffset;
 use crate::model::raw::RawBatch;
 use crate::model::schema::TableSchema;
+use crate::model::version::{AsOf, Offsets};
 
 mod datasets;
 mod peek;
@@ -250,6 +251,23 @@ pub struct TableState {
     pub newest_ms: Option<i64>,
     /// All table properties.
     pub properties: Arc<BTreeMap<String, String>>,
+}
+
+impl TableState {
+    /// How far it reaches.
+    #[must_use]
+    pub fn as_of(&self) -> AsOf {
+        AsOf { snapshot_id: self.snapshot_id, offsets: self.offsets(), newest_ms: self.newest_ms }
+    }
+
+    /// Per partition the first offset that is not committed; none before its first ledger.
+    #[must_use]
+    pub fn offsets(&self) -> Offsets {
+        match &self.recovery {
+            Recovery::At(progress) => progress.ledger.offsets(),
+            Recovery::Fresh | Recovery::Halted(_) => Offsets::new(),
+        }
+    }
 }
 
 /// How a table is made.

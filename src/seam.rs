@@ -15,11 +15,10 @@ use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::{TableName, TopicPartition};
-use crate::model::ledger::Ledger;
 use crate::model::offsets::NextOffset;
 use crate::model::schema::TableSchema;
-use crate::model::version::{AsOf, Consistency};
-use crate::ports::{Recovery, TableState};
+use crate::model::version::{AsOf, Consistency, Offsets};
+use crate::ports::TableState;
 use crate::runtime::budget::{Budget, Permit};
 use crate::runtime::clock::Clock;
 
@@ -55,11 +54,7 @@ impl View {
     /// A version alone.
     #[must_use]
     pub fn committed(version: Arc<TableState>) -> Self {
-        let offsets = match &version.recovery {
-            Recovery::At(progress) => positions(&progress.ledger),
-            Recovery::Fresh | Recovery::Halted(_) => BTreeMap::new(),
-        };
-        let as_of = AsOf { snapshot_id: version.snapshot_id, offsets, newest_ms: version.newest_ms };
+        let as_of = version.as_of();
         Self { version, tail: Vec::new(), as_of }
     }
 }
@@ -85,7 +80,6 @@ pub struct Seam {
 #[derive(Debug, Default)]
 struct Inner {
     version: Option<Arc<TableState>>,
-    ledger: Ledger,
     tail: BTreeMap<TopicPartition, VecDeque<(TailBatch, Permit)>>,
 }
 
@@ -119,15 +113,11 @@ impl Seam {
                 inner.tail.clear();
             }
         }
-        inner.ledger = match &state.recovery {
-            Recovery::At(progress) => progress.ledger.clone(),
-            Recovery::Fresh | Recovery::Halted(_) => Ledger::default(),
-        };
         inner.version = Some(Arc::new(state.clone()));
-        let Inner { ledger, tail, .. } = &mut *inner;
-        tail.retain(|source, batches| {
-            let at = ledger.position(source).map(|position| position.next);
-            while batches.front().is_some_and(|(batch, _)| at.is_some_and(|at| batch.next <= at)) {
+        let covered = state.offsets();
+        inner.tail.retain(|source, batches| {
+            let at = covered.get(source);
+            while batches.front().is_some_and(|(batch, _)| at.is_some_and(|at| batch.next <= *at)) {
                 batches.pop_front();
             }
             !batches.is_empty()
@@ -168,11 +158,10 @@ impl Seam {
         self.notify();
     }
 
-    /// The version that is committed alone; `None` before the table was seen.
+    /// The version that is committed; `None` before the table was seen.
     #[must_use]
-    pub fn committed(&self) -> Option<View> {
-        let version = Arc::clone(self.inner().version.as_ref()?);
-        Some(View::committed(version))
+    pub fn version(&self) -> Option<Arc<TableState>> {
+        self.inner().version.clone()
     }
 
     /// Version and tail as they are now; `None` before the table was seen, or while batches that were let go are not
@@ -181,7 +170,7 @@ impl Seam {
     pub fn now(&self) -> Option<View> {
         let inner = self.inner();
         let version = Arc::clone(inner.version.as_ref()?);
-        let (mut offsets, mut newest_ms, mut tail) = (positions(&inner.ledger), version.newest_ms, Vec::new());
+        let (mut offsets, mut newest_ms, mut tail) = (version.offsets(), version.newest_ms, Vec::new());
         for (source, batches) in &inner.tail {
             let (Some((front, _)), Some((back, _))) = (batches.front(), batches.back()) else { continue };
             match offsets.get(source) {
@@ -202,9 +191,9 @@ impl Seam {
 
     /// The tail as far as it is held, whole or not, and per partition the position behind it.
     #[must_use]
-    pub fn held(&self) -> (BTreeMap<TopicPartition, NextOffset>, Vec<TailBatch>) {
+    pub fn held(&self) -> (Offsets, Vec<TailBatch>) {
         let inner = self.inner();
-        let mut offsets = positions(&inner.ledger);
+        let mut offsets = inner.version.as_ref().map(|version| version.offsets()).unwrap_or_default();
         for (source, batches) in &inner.tail {
             if let (Some(at), Some((back, _))) = (offsets.get_mut(source), batches.back()) {
                 *at = back.next.max(*at);
@@ -217,12 +206,7 @@ impl Seam {
     ///
     /// # Errors
     /// `Unavailable` where that takes longer than `limit`.
-    pub async fn fresh(
-        &self,
-        least: &BTreeMap<TopicPartition, NextOffset>,
-        clock: &Clock,
-        limit: Duration,
-    ) -> Result<View> {
+    pub async fn fresh(&self, least: &Offsets, clock: &Clock, limit: Duration) -> Result<View> {
         let mut changed = self.changed.subscribe();
         let wait = async {
             loop {
@@ -238,7 +222,7 @@ impl Seam {
         };
         let view = clock.timeout(limit, wait).await.flatten();
         view.ok_or_else(|| {
-            let what = if self.committed().is_none() {
+            let what = if self.version().is_none() {
                 "the table was not seen yet"
             } else if least.is_empty() {
                 "what is not committed outgrew its memory, and the commit that covers it has not ended"
@@ -257,14 +241,6 @@ impl Seam {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
-}
-
-fn positions(ledger: &Ledger) -> BTreeMap<TopicPartition, NextOffset> {
-    let topics = ledger.topics.iter();
-    let all = topics.flat_map(|(topic, held)| {
-        held.partitions.iter().map(|(partition, at)| (TopicPartition::new(topic.as_str(), *partition), at.next))
-    });
-    all.collect()
 }
 
 #[cfg(test)]

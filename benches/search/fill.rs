@@ -74,7 +74,7 @@ fn cpu_seconds(frazil: &Frazil) -> f64 {
 
 /// Latency, and how many of the nearest texts are among the hits.
 fn search(frazil: &Frazil, texts: &Texts, count: u64) {
-    let embedder = StaticEmbedder::new().unwrap();
+    let embedder = StaticEmbedder;
     let all: Vec<f32> = (0..count)
         .collect::<Vec<_>>()
         .chunks(10_000)

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::service::position;
 use crate::config::fields::Partitioning;
 use crate::error::Result;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::version::{Consistency, SnapshotAt};
 use crate::pipeline::driver::TableSpec;
-use crate::ports::{
-    Dataset, Datasets, Freshness, Health as Reported, LakeReader, Reached, Recovery, Search, Source, TableState,
-};
+use crate::ports::{Dataset, Datasets, Freshness, Health as Reported, LakeReader, Reached, Search, Source};
 use crate::runtime::clock::Clock;
 use crate::seam::Views;
 use crate::telemetry::health::{Health, TableHealth};
@@ -176,9 +173,8 @@ impl Datasets for LiveDatasets {
             unknown: Vec::new(),
         };
         if let Some(state) = &state {
-            for source in sources(state) {
-                let committed = position(state, &source);
-                found.partitions.entry(source).or_default().committed = committed;
+            for (source, next) in state.offsets() {
+                found.partitions.entry(source).or_default().committed = Some(next);
             }
             self.visible(table, &mut found).await;
         }
@@ -193,13 +189,4 @@ impl Datasets for LiveDatasets {
         }
         Ok(Some(found))
     }
-}
-
-/// The partitions in a table's ledger.
-fn sources(state: &TableState) -> Vec<TopicPartition> {
-    let Recovery::At(progress) = &state.recovery else { return Vec::new() };
-    let topics = progress.ledger.topics.iter();
-    topics
-        .flat_map(|(topic, held)| held.partitions.keys().map(move |p| TopicPartition::new(topic.as_str(), *p)))
-        .collect()
 }

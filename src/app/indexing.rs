@@ -47,7 +47,7 @@ impl Indexing {
     /// `Unavailable` where the system gives no more threads.
     pub(super) fn new(config: &Config, compute: Compute, metrics: &Metrics, clock: &Clock) -> Result<Self> {
         let (threads, shares) = (connect::threads(config), connect::shares(config.memory_budget, config.tables.len()));
-        let embedder: Arc<dyn Embedder> = Arc::new(StaticEmbedder::new()?);
+        let embedder: Arc<dyn Embedder> = Arc::new(StaticEmbedder);
         let hot = Budget::new("hot", shares.hot_bytes);
         metrics.watch_budget(&hot);
         Ok(Self {

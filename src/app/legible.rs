@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::json::writer::{JsonArray, WriterBuilder};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +13,7 @@ use crate::decode::avro::schema::{Kind, Schema, parse};
 use crate::decode::layout::{Format, KeyColumns, Layout, MetadataNames, Side, Tombstones};
 use crate::decode::{Decoder, Decoding, SchemaUse, Sides, wire_schema_id};
 use crate::error::{Error, Result};
+use crate::http::sql::json_rows;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::offsets::NextOffset;
 use crate::model::raw::{RawBatch, RawRecord, TimestampType};
@@ -112,16 +112,9 @@ fn decode(id: u32, schema: Schema, values: &[&[u8]]) -> Result<Vec<Result<Value,
     let Decoding::Done(decoded) = decoder.decode(batch(values)?, 0)? else {
         return Err(Error::bug("a decoder with its only schema needs more"));
     };
-    let broken = |e| Error::invalid_record("the value has no JSON form").with_source(e);
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    writer.write(&decoded.rows).map_err(broken)?;
-    writer.finish().map_err(broken)?;
-    let text = writer.into_inner();
-    let rows: Vec<Value> = if text.is_empty() {
-        Vec::new()
-    } else {
-        serde_json::from_slice(&text).map_err(|e| Error::bug("read JSON back").with_source(e))?
-    };
+    let text = json_rows(&[decoded.rows]);
+    let text = text.map_err(|e| Error::invalid_record("the value has no JSON form").with_source(e))?;
+    let rows: Vec<Value> = serde_json::from_slice(&text).map_err(|e| Error::bug("read JSON back").with_source(e))?;
     let mut rows = rows.into_iter();
     let mut rejects = decoded.rejects.into_iter().peekable();
     let mut read = Vec::with_capacity(values.len());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::csv::WriterBuilder as CsvBuilder;
 use arrow::ipc::reader::StreamReader;
-use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder as JsonBuilder};
+use arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt as _;
 use serde_json::json;
@@ -17,7 +17,7 @@ use super::{ConfigFile, DONE, FAILED, clock};
 use crate::app;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::sql::{AS_OF, AsOfView};
+use crate::http::sql::{AS_OF, AsOfView, json_rows};
 use crate::model::version::{Consistency, SnapshotAt};
 use crate::ports::{Sql as _, SqlLimits, SqlRequest};
 use crate::query::SqlEngine;
@@ -196,13 +196,7 @@ fn show(shown: &Shown, format: Format) -> Result<()> {
             out = format!("{table}\n").into_bytes();
         }
         Format::Json => {
-            let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(out);
-            shown.rows.iter().try_for_each(|rows| writer.write(rows)).map_err(broken)?;
-            writer.finish().map_err(broken)?;
-            out = writer.into_inner();
-            if out.is_empty() {
-                out.extend(b"[]");
-            }
+            out = json_rows(&shown.rows).map_err(broken)?;
             out.push(b'\n');
         }
         Format::Ndjson => {

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::auth::{self, Scope};
 use crate::http::error::Refusal;
-use crate::http::sql::{AsOfView, at_least, refusal};
+use crate::http::sql::{AsOfView, refusal};
+use crate::model::version::{OffsetsByTopic, from_topics};
 use crate::ports::{Arm, ArmReport, ArmStatus, Hit, Recency, Search, SearchAnswer, SearchMode, SearchRequest, Tier};
 
 /// Hits given where the request does not say how many, and at most.
@@ -52,7 +53,7 @@ pub struct Ask {
     /// False: only what is in the index.
     pub include_hot: Option<bool>,
     /// Per topic and partition the offset that must be findable at least.
-    pub at_least: BTreeMap<String, BTreeMap<i32, i64>>,
+    pub at_least: OffsetsByTopic,
     /// Hits at most.
     pub limit: Option<usize>,
     /// Time limit.
@@ -81,7 +82,7 @@ impl Ask {
             filter: self.filter,
             recency: self.recency,
             hot: self.include_hot.unwrap_or(true),
-            at_least: at_least(&self.at_least),
+            at_least: from_topics(&self.at_least),
             limit: self.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX),
             time: self.timeout_ms.map_or(TIME, Duration::from_millis).min(TIME_MAX),
         })

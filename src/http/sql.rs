@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::csv::WriterBuilder as CsvBuilder;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder as JsonBuilder};
 use arrow::record_batch::RecordBatch;
@@ -25,9 +26,8 @@ use serde_json::value::RawValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::auth::{self, Scope};
 use crate::http::error::Refusal;
-use crate::model::ids::{TableName, TopicPartition};
-use crate::model::offsets::NextOffset;
-use crate::model::version::{AsOf, Consistency, SnapshotAt};
+use crate::model::ids::TableName;
+use crate::model::version::{AsOf, Consistency, OffsetsByTopic, SnapshotAt, by_topic, from_topics};
 use crate::ports::{Sql, SqlAnswer, SqlLimits, SqlRequest};
 
 /// Where streamed answers say how far they reach.
@@ -56,7 +56,7 @@ struct Ask {
     as_of: Option<At>,
     /// Per topic and partition the offset that must be visible at least.
     #[serde(default)]
-    at_least: BTreeMap<String, BTreeMap<i32, i64>>,
+    at_least: OffsetsByTopic,
     max_rows: Option<u64>,
     timeout_ms: Option<u64>,
 }
@@ -82,7 +82,7 @@ impl Ask {
             (Some(At::SnapshotId(id)), _) => Consistency::At(SnapshotAt::Id(id)),
             (Some(At::TimestampMs(ms)), _) => Consistency::At(SnapshotAt::Timestamp(ms)),
             (None, Word::Committed) => Consistency::Committed,
-            (None, Word::Fresh) => Consistency::Fresh(at_least(&self.at_least)),
+            (None, Word::Fresh) => Consistency::Fresh(from_topics(&self.at_least)),
         };
         let limits = SqlLimits {
             rows: self.max_rows.unwrap_or(most.rows).min(most.rows),
@@ -93,31 +93,20 @@ impl Ask {
     }
 }
 
-/// Positions that must be visible, from the wire.
-pub(super) fn at_least(written: &BTreeMap<String, BTreeMap<i32, i64>>) -> BTreeMap<TopicPartition, NextOffset> {
-    let all = written.iter().flat_map(|(topic, partitions)| {
-        partitions.iter().map(|(p, next)| (TopicPartition::new(topic.as_str(), *p), NextOffset(*next)))
-    });
-    all.collect()
-}
-
 /// How far an answer reaches, on the wire: offsets are the first that are not in it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AsOfView {
     /// The snapshot read.
     pub snapshot_id: Option<i64>,
     /// Per topic and partition the first offset that is not in the answer.
-    pub offsets: BTreeMap<String, BTreeMap<i32, i64>>,
+    pub offsets: OffsetsByTopic,
     /// Timestamp of the newest record in it, milliseconds since the epoch.
     pub newest_record_ms: Option<i64>,
 }
 
 impl From<&AsOf> for AsOfView {
     fn from(as_of: &AsOf) -> Self {
-        let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
-        for (source, next) in &as_of.offsets {
-            offsets.entry(source.topic.to_string()).or_default().insert(source.partition, next.0);
-        }
+        let offsets = by_topic(&as_of.offsets);
         Self { snapshot_id: as_of.snapshot_id, offsets, newest_record_ms: as_of.newest_ms }
     }
 }
@@ -169,14 +158,8 @@ async fn query(State(face): State<Face>, headers: HeaderMap, body: Result<Json<A
 async fn whole(answer: SqlAnswer) -> Result<Response> {
     let (schema, used) = (answer.schema, answer.used);
     let batches: Vec<RecordBatch> = answer.rows.try_collect().await?;
-    let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    let broken = |e| Error::new(ErrorKind::InvalidRequest, "the rows have no JSON form; cast them").with_source(e);
-    for batch in &batches {
-        writer.write(batch).map_err(broken)?;
-    }
-    writer.finish().map_err(broken)?;
-    let text = String::from_utf8(writer.into_inner()).map_err(|e| Error::bug("write JSON").with_source(e))?;
-    let text = if text.is_empty() { "[]".to_owned() } else { text };
+    let text = json_rows(&batches).map_err(no_json)?;
+    let text = String::from_utf8(text).map_err(|e| Error::bug("write JSON").with_source(e))?;
     let rows = RawValue::from_string(text).map_err(|e| Error::bug("write JSON").with_source(e))?;
     let body = Answer {
         columns: columns(&schema),
@@ -187,6 +170,24 @@ async fn whole(answer: SqlAnswer) -> Result<Response> {
         as_of: views(&answer.as_of),
     };
     Ok(Json(body).into_response())
+}
+
+/// Rows as a JSON array with an object for each, nulls included.
+///
+/// # Errors
+/// Where a value has no JSON form.
+pub fn json_rows(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
+    batches.iter().try_for_each(|rows| writer.write(rows))?;
+    writer.finish()?;
+    let text = writer.into_inner();
+    // Without any row it has written nothing.
+    Ok(if text.is_empty() { b"[]".to_vec() } else { text })
+}
+
+/// What to say where [`json_rows`] cannot write the rows of a query.
+pub fn no_json(error: ArrowError) -> Error {
+    Error::new(ErrorKind::InvalidRequest, "the rows have no JSON form; cast them").with_source(error)
 }
 
 fn columns(schema: &SchemaRef) -> Vec<Column> {
@@ -219,9 +220,8 @@ struct Arrow(Option<StreamWriter<Vec<u8>>>);
 impl Format for NdJson {
     fn rows(&mut self, rows: &RecordBatch) -> Result<Vec<u8>> {
         let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
-        let broken = |e| Error::new(ErrorKind::InvalidRequest, "the rows have no JSON form; cast them").with_source(e);
-        writer.write(rows).map_err(broken)?;
-        writer.finish().map_err(broken)?;
+        writer.write(rows).map_err(no_json)?;
+        writer.finish().map_err(no_json)?;
         Ok(writer.into_inner())
     }
 }

@@ -11,7 +11,7 @@ use super::progress;
 use super::schema::from_iceberg_schema;
 use super::storage::{Stores, from_iceberg};
 use crate::error::{Error, Result};
-use crate::model::schema::{Field, TableSchema, Type};
+use crate::model::schema::{Field, TableSchema};
 use crate::ports::SnapshotInfo;
 
 /// What a table is.
@@ -120,39 +120,10 @@ pub fn columns(schema: &TableSchema) -> Vec<Column> {
     let column = |field: &Field| Column {
         id: field.id,
         name: field.name.clone(),
-        kind: type_text(&field.kind),
+        kind: field.kind.to_string(),
         required: field.required,
     };
     schema.fields.iter().map(column).collect()
-}
-
-/// A type in Iceberg's words.
-#[must_use]
-pub fn type_text(kind: &Type) -> String {
-    let word = match kind {
-        Type::Boolean => "boolean",
-        Type::Int => "int",
-        Type::Long => "long",
-        Type::Float => "float",
-        Type::Double => "double",
-        Type::Date => "date",
-        Type::Time => "time",
-        Type::Timestamp => "timestamp",
-        Type::TimestampTz => "timestamptz",
-        Type::String => "string",
-        Type::Uuid => "uuid",
-        Type::Binary => "binary",
-        Type::Decimal(precision, scale) => return format!("decimal({precision}, {scale})"),
-        Type::Fixed(bytes) => return format!("fixed[{bytes}]"),
-        Type::List(element) => return format!("list<{}>", type_text(&element.kind)),
-        Type::Map(key, value) => return format!("map<{}, {}>", type_text(&key.kind), type_text(&value.kind)),
-        Type::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|field| format!("{}: {}", field.name, type_text(&field.kind))).collect();
-            return format!("struct<{}>", fields.join(", "));
-        }
-    };
-    word.to_owned()
 }
 
 /// What a table holds.

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::json::writer::{JsonArray, WriterBuilder};
-use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
@@ -13,6 +11,7 @@ use super::call::Call;
 use super::tools::{nearest, nearest_tables};
 use super::view::{CHARS_MAX, Refused};
 use crate::error::{Error, ErrorKind};
+use crate::http::sql::{json_rows, no_json};
 use crate::model::ids::TableName;
 use crate::model::version::{AsOf, Consistency, SnapshotAt};
 use crate::ports::{SqlLimits, SqlRequest};
@@ -69,7 +68,7 @@ async fn fetch(call: &Call<'_>, request: SqlRequest) -> Result<Found, Error> {
             is_whole = false;
             break;
         }
-        let text = json_text(&batch)?;
+        let text = json_rows(std::slice::from_ref(&batch)).map_err(no_json)?;
         chars += text.len();
         let parsed: Vec<Value> =
             serde_json::from_slice(&text).map_err(|e| Error::bug("read JSON back").with_source(e))?;
@@ -82,15 +81,6 @@ async fn fetch(call: &Call<'_>, request: SqlRequest) -> Result<Found, Error> {
         as_of: answer.as_of,
         scanned_bytes: answer.used.scanned_bytes.load(Ordering::Relaxed),
     })
-}
-
-fn json_text(batch: &RecordBatch) -> Result<Vec<u8>, Error> {
-    let broken = |e| Error::new(ErrorKind::InvalidRequest, "the rows have no JSON form; cast them").with_source(e);
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    writer.write(batch).map_err(broken)?;
-    writer.finish().map_err(broken)?;
-    let text = writer.into_inner();
-    Ok(if text.is_empty() { b"[]".to_vec() } else { text })
 }
 
 /// An error of a statement. Its kind says that the statement is wrong, its text what is: the words are those of the

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::guard::clean::{Cleaning, clean};
 use crate::error::{Error, ErrorKind};
 use crate::model::ids::TableName;
-use crate::model::version::AsOf;
+use crate::model::version::{AsOf, by_topic};
 
 /// A JSON object.
 pub(super) type Object = Map<String, Value>;
@@ -212,11 +212,7 @@ pub(super) fn as_of(tables: &BTreeMap<TableName, AsOf>) -> Value {
         if partitions > AS_OF_PARTITIONS {
             value["partitions"] = as_of.offsets.len().into();
         } else {
-            let mut offsets: BTreeMap<&str, BTreeMap<String, i64>> = BTreeMap::new();
-            for (source, next) in &as_of.offsets {
-                offsets.entry(&source.topic).or_default().insert(source.partition.to_string(), next.0);
-            }
-            value["offsets"] = json!(offsets);
+            value["offsets"] = json!(by_topic(&as_of.offsets));
         }
         value
     };

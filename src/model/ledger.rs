@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::ids::TopicPartition;
 use super::offsets::NextOffset;
+use super::version::Offsets;
 use crate::error::{Error, Result};
 
 /// Version of the encoding below; an older reader refuses a newer one.
@@ -81,6 +82,15 @@ impl Ledger {
     #[must_use]
     pub fn position(&self, source: &TopicPartition) -> Option<Position> {
         self.topics.get(source.topic.as_ref())?.partitions.get(&source.partition).copied()
+    }
+
+    /// Per partition the first offset that is not in.
+    #[must_use]
+    pub fn offsets(&self) -> Offsets {
+        let all = self.topics.iter().flat_map(|(topic, held)| {
+            held.partitions.iter().map(|(partition, at)| (TopicPartition::new(topic.as_str(), *partition), at.next))
+        });
+        all.collect()
     }
 
     /// The ledger after a commit: `advances` applied, and the cluster and topic identities of `identity` taken over.

@@ -1,6 +1,7 @@
 //! A table's schema in Iceberg's types, each field with its id, and the Arrow schema that follows from it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
@@ -119,6 +120,36 @@ impl Type {
                 DataType::Map(Arc::new(ArrowField::new("key_value", DataType::Struct(entries), false)), false)
             }
         }
+    }
+}
+
+/// A type in Iceberg's words.
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self {
+            Self::Boolean => "boolean",
+            Self::Int => "int",
+            Self::Long => "long",
+            Self::Float => "float",
+            Self::Double => "double",
+            Self::Date => "date",
+            Self::Time => "time",
+            Self::Timestamp => "timestamp",
+            Self::TimestampTz => "timestamptz",
+            Self::String => "string",
+            Self::Uuid => "uuid",
+            Self::Binary => "binary",
+            Self::Decimal(precision, scale) => return write!(f, "decimal({precision}, {scale})"),
+            Self::Fixed(bytes) => return write!(f, "fixed[{bytes}]"),
+            Self::List(element) => return write!(f, "list<{}>", element.kind),
+            Self::Map(key, value) => return write!(f, "map<{}, {}>", key.kind, value.kind),
+            Self::Struct(fields) => {
+                let fields: Vec<String> =
+                    fields.iter().map(|field| format!("{}: {}", field.name, field.kind)).collect();
+                return write!(f, "struct<{}>", fields.join(", "));
+            }
+        };
+        f.write_str(word)
     }
 }
 

@@ -62,7 +62,7 @@ async fn files(lake: &dyn LakeReader, view: &View) -> Result<Vec<(&'static str, 
 
 /// Per partition what is committed and what is visible.
 fn ledger(view: &View) -> Vec<(&'static str, ArrayRef)> {
-    let committed = View::committed(Arc::clone(&view.version)).as_of.offsets;
+    let committed = view.version.offsets();
     let visible = &view.as_of.offsets;
     vec![
         ("topic", Arc::new(StringArray::from_iter_values(visible.keys().map(|source| source.topic.as_ref())))),

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::ledger::{Position, TopicLedger};
+use crate::model::ledger::{Ledger, Position, TopicLedger};
 use crate::model::schema::{Field, Type};
-use crate::ports::Progress;
+use crate::ports::{Progress, Recovery};
 
 fn source(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
@@ -60,7 +60,7 @@ fn seam() -> Seam {
 fn nothing_is_seen_before_the_table() {
     let seam = seam();
     seam.append(batch(0, 0, 2));
-    assert!(seam.now().is_none() && seam.committed().is_none());
+    assert!(seam.now().is_none() && seam.version().is_none());
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_commit_moves_rows_from_the_tail_to_the_version() {
     assert_eq!((after.as_of.offsets, after.as_of.snapshot_id), (before.as_of.offsets.clone(), Some(2)));
     // Who read before still has what it took.
     assert_eq!(rows(&before).len(), 6);
-    assert_eq!(seam.committed().unwrap().as_of.offsets[&source(0)], NextOffset(7));
+    assert_eq!(seam.version().unwrap().offsets()[&source(0)], NextOffset(7));
 }
 
 #[test]

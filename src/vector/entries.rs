@@ -10,7 +10,7 @@ use arrow::array::{
     UInt32Array, new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, take};
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -66,6 +66,7 @@ impl Shape {
             })?;
             filters.push((name.clone(), kind));
         }
+        let (item, numbers) = vector_parts(dimension);
         let mut fields = vec![
             Field::new(TOPIC, DataType::Utf8, false),
             Field::new(PARTITION, DataType::Int32, false),
@@ -75,7 +76,7 @@ impl Shape {
             Field::new(CHUNK, DataType::Int32, false),
             Field::new(TEXT, DataType::Utf8, false),
             Field::new(HASH, DataType::Int64, false),
-            Field::new(VECTOR, vector_type(dimension), false),
+            Field::new(VECTOR, DataType::FixedSizeList(item, numbers), false),
             Field::new(BATCH, DataType::Int64, false),
         ];
         fields.extend(filters.iter().map(|(name, kind)| Field::new(name, kind.clone(), true)));
@@ -89,9 +90,9 @@ impl Shape {
     }
 }
 
-fn vector_type(dimension: usize) -> DataType {
-    let item = Arc::new(Field::new("item", DataType::Float32, true));
-    DataType::FixedSizeList(item, i32::try_from(dimension).unwrap_or(i32::MAX))
+/// The numbers of a vector, and how many they are.
+fn vector_parts(dimension: usize) -> (FieldRef, i32) {
+    (Arc::new(Field::new("item", DataType::Float32, true)), i32::try_from(dimension).unwrap_or(i32::MAX))
 }
 
 /// How a filter column is kept: widened, so that no promotion of the table's column changes it.
@@ -188,8 +189,7 @@ pub(super) fn entries(
         TopicOf::One(topic) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, of.len()))),
         TopicOf::Column(name) => required(name, &DataType::Utf8)?,
     };
-    let item = Arc::new(Field::new("item", DataType::Float32, true));
-    let dimension = i32::try_from(embedder.dimension()).unwrap_or(i32::MAX);
+    let (item, dimension) = vector_parts(embedder.dimension());
     let vectors = FixedSizeListArray::try_new(item, dimension, Arc::new(Float32Array::from(vectors)), None);
     let mut columns: Vec<ArrayRef> = vec![
         topic,

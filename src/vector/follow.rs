@@ -26,7 +26,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
 use crate::runtime::shutdown::Shutdown;
-use crate::seam::{Seam, View};
+use crate::seam::Seam;
 use crate::telemetry::metrics::TableMetrics;
 
 /// How often a table is looked at whose commits are made elsewhere.
@@ -170,8 +170,8 @@ impl Follower {
     async fn state(&mut self) -> Result<Option<TableState>> {
         let now = self.sources.clock.elapsed();
         let is_due = self.polled.is_none_or(|at| now.saturating_sub(at) >= POLL_INTERVAL);
-        match self.sources.seam.as_ref().filter(|_| !is_due).and_then(Seam::committed) {
-            Some(view) => Ok(Some(TableState::clone(&view.version))),
+        match self.sources.seam.as_ref().filter(|_| !is_due).and_then(Seam::version) {
+            Some(version) => Ok(Some(TableState::clone(&version))),
             None => {
                 let state = self.sources.lake.at(&self.index.spec.table, SnapshotAt::Current).await?;
                 self.polled = Some(now);
@@ -341,7 +341,7 @@ impl Follower {
 /// Committed offsets that are not in the index.
 fn behind(state: &TableState, stored: &Stored) -> i64 {
     let indexed = stored.position.as_ref().map(Position::as_of).unwrap_or_default().offsets;
-    let committed = View::committed(Arc::new(state.clone())).as_of.offsets;
+    let committed = state.offsets();
     let at = |source| indexed.get(source).map_or(0, |next| next.0);
     committed.iter().map(|(source, next)| (next.0 - at(source)).max(0)).sum()
 }
@@ -420,7 +420,7 @@ fn incarnation(hot: &[Arc<HotBatch>], source: &TopicPartition, begin: NextOffset
 async fn committed(seam: Option<&Seam>) {
     let Some(seam) = seam else { return std::future::pending().await };
     let mut changed = seam.changes();
-    let seen = |seam: &Seam| seam.committed().and_then(|view| view.version.snapshot_id);
+    let seen = |seam: &Seam| seam.version().and_then(|version| version.snapshot_id);
     let before = seen(seam);
     while seen(seam) == before {
         if changed.changed().await.is_err() {

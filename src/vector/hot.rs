@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use arrow::record_batch::RecordBatch;
 
 use super::keyword::Words;
-use super::position::Offsets;
 use crate::model::ids::TopicPartition;
 use crate::model::offsets::NextOffset;
+use crate::model::version::Offsets;
 use crate::runtime::budget::{Budget, Permit};
 
 /// Entries of one tail batch.

@@ -1,7 +1,6 @@
 //! One table's index as searches and the follower share it: the dataset with its position, and what is hot behind it,
 //! always changed together.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,12 +11,12 @@ use tokio::sync::watch;
 use super::IndexSpec;
 use super::entries::Shape;
 use super::hot::{Hot, HotBatch};
-use super::position::{Offsets, Position};
+use super::position::Position;
 use super::store::Stored;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TopicPartition;
 use crate::model::offsets::NextOffset;
-use crate::model::version::AsOf;
+use crate::model::version::{AsOf, Offsets};
 use crate::ports::IndexFacts;
 use crate::runtime::budget::Budget;
 use crate::runtime::clock::Clock;
@@ -154,7 +153,7 @@ impl TableIndex {
     /// `Unavailable` where that takes longer than `limit`.
     pub(super) async fn reaching(
         &self,
-        least: &BTreeMap<TopicPartition, NextOffset>,
+        least: &Offsets,
         with_hot: bool,
         clock: &Clock,
         limit: Duration,
@@ -183,7 +182,7 @@ impl TableIndex {
 
     /// Per partition the first offset that is not in the dataset.
     #[must_use]
-    pub fn indexed(&self) -> BTreeMap<TopicPartition, NextOffset> {
+    pub fn indexed(&self) -> Offsets {
         self.state().indexed().offsets
     }
 

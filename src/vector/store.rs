@@ -97,12 +97,8 @@ impl Place {
         &self.folder
     }
 
-    fn path(&self, table: &TableName) -> PathBuf {
-        self.folder.join(format!("{table}.lance"))
-    }
-
     fn uri(&self, table: &TableName) -> String {
-        let path = self.path(table);
+        let path = path(&self.folder, table);
         std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
     }
 
@@ -142,12 +138,17 @@ impl Place {
     }
 }
 
+/// Where a table's index lies.
+fn path(folder: &Path, table: &TableName) -> PathBuf {
+    folder.join(format!("{table}.lance"))
+}
+
 /// Removes a table's index; it is made anew when the service sees that.
 ///
 /// # Errors
 /// `Unavailable` where its files cannot be removed.
 pub async fn drop_index(folder: &Path, table: &TableName) -> Result<()> {
-    let path = folder.join(format!("{table}.lance"));
+    let path = path(folder, table);
     match tokio::fs::remove_dir_all(&path).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::unavailable(format!("remove index `{}`", path.display())).with_source(error))

@@ -12,7 +12,7 @@ use crate::mcp::call::Call;
 use crate::mcp::sql;
 use crate::mcp::view::{Answer, Object, Refused, as_of, time};
 use crate::model::ids::TableName;
-use crate::model::schema::{Field, Type};
+use crate::model::schema::Field;
 use crate::model::version::{Consistency, SnapshotAt};
 use crate::ports::{IndexFacts, TableState};
 
@@ -108,7 +108,7 @@ fn index(call: &Call<'_>, table: &TableName) -> Value {
 fn column(field: &Field) -> Value {
     let mut column = Object::new();
     column.insert("name".to_owned(), field.name.clone().into());
-    column.insert("type".to_owned(), kind(&field.kind).into());
+    column.insert("type".to_owned(), field.kind.to_string().into());
     if field.required {
         column.insert("required".to_owned(), true.into());
     }
@@ -116,32 +116,4 @@ fn column(field: &Field) -> Value {
         column.insert("doc".to_owned(), doc.clone().into());
     }
     column.into()
-}
-
-/// A type in Iceberg's words.
-fn kind(kind: &Type) -> String {
-    let word = match kind {
-        Type::Boolean => "boolean",
-        Type::Int => "int",
-        Type::Long => "long",
-        Type::Float => "float",
-        Type::Double => "double",
-        Type::Decimal(precision, scale) => return format!("decimal({precision}, {scale})"),
-        Type::Date => "date",
-        Type::Time => "time",
-        Type::Timestamp => "timestamp",
-        Type::TimestampTz => "timestamptz",
-        Type::String => "string",
-        Type::Uuid => "uuid",
-        Type::Fixed(length) => return format!("fixed[{length}]"),
-        Type::Binary => "binary",
-        Type::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|field| format!("{}: {}", field.name, self::kind(&field.kind))).collect();
-            return format!("struct<{}>", fields.join(", "));
-        }
-        Type::List(element) => return format!("list<{}>", self::kind(&element.kind)),
-        Type::Map(key, value) => return format!("map<{}, {}>", self::kind(&key.kind), self::kind(&value.kind)),
-    };
-    word.to_owned()
 }
