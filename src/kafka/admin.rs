@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::native::{Consumer, OffsetSpec, describe_topic, list_offsets};
+use super::native::{Consumer, OffsetSpec, add_brokers, describe_topic, list_offsets};
 use super::table::kind;
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
@@ -19,10 +20,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// What the broker says of `topic`.
 pub(super) fn topic(consumer: &Arc<Consumer>, topic: &str) -> Result<Option<TopicFacts>> {
-    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).map_err(|error| {
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        failed(code, &format!("fetch metadata of topic `{topic}`"))
-    })?;
+    let metadata =
+        metadata(consumer, Some(topic)).map_err(|code| failed(code, &format!("fetch metadata of topic `{topic}`")))?;
     let description = match describe_topic(consumer, topic, metadata.orig_broker_id(), LIMIT) {
         Ok(description) => description,
         Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
@@ -65,14 +64,26 @@ pub(super) fn offsets_at(
 
 /// Whether a broker answers.
 pub(super) fn ping(consumer: &Arc<Consumer>) -> Result<()> {
-    let metadata = consumer.fetch_metadata(None, LIMIT).map_err(|error| {
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+    let metadata = metadata(consumer, None).map_err(|code| {
         let trouble = consumer.context().trouble().unwrap_or_else(|| code.to_string());
         Error::new(kind(code), format!("kafka brokers do not answer: {trouble}"))
     })?;
     consumer.context().clear_trouble();
     tracing::debug!(brokers = metadata.brokers().len(), "kafka answers");
     Ok(())
+}
+
+/// Asks any broker. Where none can be asked, the client is told of the bootstrap servers again: a broker that starts
+/// answers before it counts itself among the brokers, librdkafka then drops all that the answer does not name, and
+/// never comes back by itself (<https://github.com/confluentinc/librdkafka/issues/5301>).
+fn metadata(consumer: &Arc<Consumer>, topic: Option<&str>) -> Result<Metadata, RDKafkaErrorCode> {
+    consumer.fetch_metadata(topic, LIMIT).map_err(|error| {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        if code == RDKafkaErrorCode::BrokerTransportFailure {
+            add_brokers(consumer, consumer.context().bootstrap_servers());
+        }
+        code
+    })
 }
 
 fn offsets(

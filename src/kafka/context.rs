@@ -28,18 +28,25 @@ pub(super) struct Context {
     trouble: Mutex<Option<String>>,
     in_trouble: AtomicBool,
     closing: AtomicBool,
+    bootstrap_servers: String,
     iam: Option<MskIam>,
 }
 
 impl Context {
-    pub(super) fn new(iam: Option<MskIam>) -> Self {
+    pub(super) fn new(bootstrap_servers: &str, iam: Option<MskIam>) -> Self {
         Self {
             rebalances: Mutex::default(),
             trouble: Mutex::default(),
             in_trouble: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            bootstrap_servers: bootstrap_servers.to_owned(),
             iam,
         }
+    }
+
+    /// Where the brokers are found that say which others there are.
+    pub(super) fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
     }
 
     /// The oldest rebalance that waits to be acted on. librdkafka sends no next one before it is acknowledged, unless

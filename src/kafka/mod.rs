@@ -69,7 +69,7 @@ impl Kafka {
     /// # Errors
     /// `InvalidConfig` names the property that librdkafka or Frazil refuses.
     pub fn open(options: &Options, clock: Clock) -> Result<Self> {
-        let context = Context::new(options.msk_iam(&clock)?);
+        let context = Context::new(&options.bootstrap_servers, options.msk_iam(&clock)?);
         let consumer = Consumer::from_config_and_context(&options.client_config()?, context)
             .map_err(|error| options::refused(&error))?;
         let consumer = Arc::new(consumer);

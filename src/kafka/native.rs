@@ -186,6 +186,14 @@ impl Drop for Message {
     }
 }
 
+/// Adds these to the brokers that the client tries to reach, unless it knows them.
+pub(super) fn add_brokers(consumer: &Consumer, servers: &str) {
+    let Ok(servers) = CString::new(servers) else { return };
+    // SAFETY: the client's pointer is valid as long as the consumer lives; the text is copied by the callee.
+    let added = unsafe { rd::rd_kafka_brokers_add(consumer.client().native_ptr(), servers.as_ptr()) };
+    tracing::debug!(added, "told librdkafka of the bootstrap servers again");
+}
+
 /// A list of partitions with the positions to read them from, leader epochs included: where one is known, librdkafka
 /// asks the broker whether the log has been truncated below it.
 pub(super) fn start_list<'a>(starts: impl Iterator<Item = (&'a TopicPartition, Position)>) -> TopicPartitionList {

@@ -64,7 +64,7 @@ impl Peek for Peeker {
         let Some(Ok(turn)) = turn else {
             return Err(Error::unavailable(format!("{AT_ONCE} looks into topics are under way; try again")));
         };
-        let context = Context::new(self.options.msk_iam(&self.clock)?);
+        let context = Context::new(&self.options.bootstrap_servers, self.options.msk_iam(&self.clock)?);
         let config = self.options.client_config()?;
         let wanted = Arc::new(AtomicBool::new(true));
         let _unwanted = Unwanted(Arc::clone(&wanted));

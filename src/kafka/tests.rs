@@ -1,6 +1,9 @@
 //! The adapter against librdkafka's mock cluster: the real protocol on loopback.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -370,4 +373,69 @@ async fn a_topic_belongs_to_one_table() {
     let mut next = Driver::new(&kafka, &["a"], 1);
     assert_eq!(next.assigned().await.len(), 1);
     kafka.close().await;
+}
+
+/// A broker of a few lines, which answers for versions and for metadata and nothing else. While it `starts` it does
+/// so as Kafka does: with its topics, and without a single broker.
+struct StartingBroker {
+    address: SocketAddr,
+    starts: Arc<AtomicBool>,
+}
+
+impl StartingBroker {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let starts = Arc::new(AtomicBool::new(false));
+        let starting = Arc::clone(&starts);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, starting) = (stream.unwrap(), Arc::clone(&starting));
+                std::thread::spawn(move || while Self::answer(&stream, address, &starting).is_some() {});
+            }
+        });
+        Self { address, starts }
+    }
+
+    /// Reads a request and answers it; `None` at the end of the connection.
+    fn answer(mut stream: &TcpStream, address: SocketAddr, starts: &AtomicBool) -> Option<()> {
+        const METADATA: u8 = 3;
+        let mut size = [0; 4];
+        stream.read_exact(&mut size).ok()?;
+        let mut request = vec![0; u32::from_be_bytes(size) as usize];
+        stream.read_exact(&mut request).ok()?;
+        let mut answer = request[4..8].to_vec();
+        if request[..2] == [0, METADATA] {
+            let brokers = u8::from(!starts.load(Ordering::Relaxed));
+            answer.extend([0, 0, 0, 0, 0, 0, 0, brokers]); // no throttling
+            for _ in 0..brokers {
+                answer.extend([0, 0, 0, 1, 0, 9]); // its id, and the length of the host
+                answer.extend(b"127.0.0.1");
+                answer.extend(u32::from(address.port()).to_be_bytes());
+                answer.extend([255, 255]); // no rack
+            }
+            answer.extend([255; 6]); // neither a cluster's id nor a controller
+            answer.extend([0, 0, 0, 1, 0, 0, 0, 1, b't', 0, 0, 0, 0, 0]); // the topic `t`, without partitions
+        } else {
+            // Versions: no error, of metadata 0 to 4, of this request 0 to 3; no throttling.
+            answer.extend([0, 0, 3, 0, METADATA, 0, 0, 0, 4, 0, 0, 18, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0]);
+        }
+        stream.write_all(&u32::try_from(answer.len()).unwrap().to_be_bytes()).ok()?;
+        stream.write_all(&answer).ok()
+    }
+}
+
+/// <https://github.com/confluentinc/librdkafka/issues/5301>
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_counts_itself_out_while_it_starts_is_found_again() {
+    let broker = StartingBroker::new();
+    let kafka = Kafka::open(&Options::new(broker.address.to_string(), "group"), Clock::system()).unwrap();
+    kafka.ping().await.unwrap();
+    broker.starts.store(true, Ordering::Relaxed);
+    kafka.ping().await.unwrap();
+    broker.starts.store(false, Ordering::Relaxed);
+    let start = std::time::Instant::now();
+    while let Err(error) = kafka.ping().await {
+        assert!(start.elapsed() < PATIENCE, "{error}");
+    }
 }

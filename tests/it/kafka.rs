@@ -1,7 +1,8 @@
 //! Topics and producers: what tests do to a broker. Reading back is the verifier's part.
 
+use std::ffi::CString;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
@@ -135,6 +136,7 @@ impl ProducerContext for Deliveries {
 /// An idempotent producer, with lz4 batches.
 pub struct Producer {
     inner: BaseProducer<Deliveries>,
+    bootstrap: String,
 }
 
 impl Producer {
@@ -156,7 +158,7 @@ impl Producer {
         for (key, value) in properties {
             config.set(*key, *value);
         }
-        Self { inner: config.create_with_context(Deliveries::default()).unwrap() }
+        Self { inner: config.create_with_context(Deliveries::default()).unwrap(), bootstrap: kafka.bootstrap() }
     }
 
     /// Hands a record over; it is there for sure after `flush`.
@@ -188,9 +190,22 @@ impl Producer {
     /// Waits until everything handed over is in the log.
     #[track_caller]
     pub fn flush(&self) {
-        self.inner.flush(DEADLINE).unwrap();
+        let start = Instant::now();
+        while let Err(error) = self.inner.flush(Duration::from_secs(10)) {
+            assert!(start.elapsed() < DEADLINE, "{error}");
+            self.find_brokers_again();
+        }
         let failed = self.inner.context().failed.lock().unwrap();
         assert!(failed.is_empty(), "{} records were not produced: {}", failed.len(), failed[0]);
+    }
+
+    /// A client that asks a broker while that starts may lose all that it knows, as `frazil` knows too
+    /// (<https://github.com/confluentinc/librdkafka/issues/5301>).
+    #[expect(unsafe_code, reason = "rdkafka does not wrap it")]
+    fn find_brokers_again(&self) {
+        let servers = CString::new(self.bootstrap.as_str()).unwrap();
+        // SAFETY: the client lives as long as `self`; the text is copied.
+        unsafe { rdkafka::bindings::rd_kafka_brokers_add(self.inner.client().native_ptr(), servers.as_ptr()) };
     }
 
     pub fn begin(&self) {
