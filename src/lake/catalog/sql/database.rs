@@ -16,7 +16,7 @@ use crate::runtime::crash;
 /// One statement, or one transaction.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 /// How long SQLite waits for another writer; less than the limit of a statement, so that its answer is seen.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection, new or given back. A server that refuses is tried anew until then.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A commit takes one connection for milliseconds; loads of other tables go beside it.
@@ -305,7 +305,7 @@ fn from_sql(context: &str, error: sqlx::Error) -> Error {
 }
 
 /// SQLite's busy, with its extended codes of recovery, snapshot and time-out.
-fn is_busy(error: &sqlx::Error) -> bool {
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some("5" | "261" | "517" | "773"))
 }

@@ -27,8 +27,10 @@ mod database;
 #[cfg(test)]
 mod tests;
 
-use database::{Database, EXISTS, Lease, STATEMENT_LIMIT, Swap, Swapped, answered};
+use database::{BUSY_TIMEOUT, Database, EXISTS, Lease, STATEMENT_LIMIT, Swap, Swapped, answered, is_busy};
 
+/// The pause before a database that is locked is opened again.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// One metadata file, read or written.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
 /// Metadata kept in memory, newest use last: a writer's own chain is not read back. Each is up to a few megabytes.
@@ -97,8 +99,16 @@ impl SqlCatalog {
 
     async fn database(&self) -> Result<&Database> {
         let prepare = || async {
-            let prepared = self.clock.timeout(STATEMENT_LIMIT, self.database.prepare()).await;
-            answered("open the catalog's database", prepared)
+            let deadline = self.clock.elapsed() + BUSY_TIMEOUT;
+            loop {
+                match self.clock.timeout(STATEMENT_LIMIT, self.database.prepare()).await {
+                    // Two processes make one database: SQLite does not wait by itself for a change of the journal's mode.
+                    Some(Err(error)) if is_busy(&error) && self.clock.elapsed() < deadline => {
+                        self.clock.sleep(BUSY_PAUSE).await;
+                    }
+                    prepared => return answered("open the catalog's database", prepared),
+                }
+            }
         };
         self.prepared.get_or_try_init(prepare).await?;
         Ok(&self.database)
