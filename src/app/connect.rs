@@ -39,15 +39,6 @@ const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 /// Time limit of a request to the schema registry.
 const REGISTRY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Queries that run at once; others wait for a turn.
-const QUERIES_AT_ONCE: usize = 8;
-/// Rows that one query gives at most.
-const SQL_ROWS_MAX: u64 = 1_000_000;
-/// Bytes of data files that one query reads at most.
-const SQL_SCANNED_BYTES_MAX: u64 = 1 << 40;
-/// How long one query may take.
-const SQL_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(60);
-
 /// The catalog, and the stores that its tables lie in. Nothing is connected yet.
 ///
 /// # Errors
@@ -157,7 +148,7 @@ pub fn sql(
 ) -> Result<SqlEngine> {
     let options = query::Options {
         threads: threads(config),
-        queries: QUERIES_AT_ONCE,
+        queries: config.sql.queries_at_once as usize,
         footer_bytes: shares(config.memory_budget, config.tables.len()).footer_bytes,
         namespace: config.namespace.clone(),
     };
@@ -179,10 +170,10 @@ pub fn offline_sql(config: &Config, clock: Clock) -> Result<(SqlEngine, SqlLimit
 #[must_use]
 pub fn sql_limits(config: &Config) -> SqlLimits {
     SqlLimits {
-        rows: SQL_ROWS_MAX,
+        rows: config.sql.max_rows,
         memory_bytes: shares(config.memory_budget, config.tables.len()).query_bytes,
-        scanned_bytes: SQL_SCANNED_BYTES_MAX,
-        time: SQL_TIME_MAX,
+        scanned_bytes: config.sql.max_scan,
+        time: config.sql.timeout,
     }
 }
 

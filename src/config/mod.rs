@@ -13,6 +13,7 @@ mod problem;
 pub mod resolve;
 pub mod secret;
 pub mod settings;
+pub mod sql;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance
 use super::mcp::{McpConfig, resolve_mcp};
 use super::secret::Secret;
 use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
+use super::sql::{SqlConfig, resolve_sql};
 use super::table::{KeyFormat, TableConfig, resolve_table};
 use super::units::{Number, Size, Span};
 use crate::error::{Error, Result};
@@ -40,6 +41,8 @@ pub struct Config {
     pub index: IndexConfig,
     /// The HTTP listener.
     pub server: ServerConfig,
+    /// What a SQL query may use.
+    pub sql: SqlConfig,
     /// The MCP server.
     pub mcp: McpConfig,
     /// Bound of memory in queues, writers and caches, bytes.
@@ -253,6 +256,7 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
         maintenance,
         index: resolve_index(&written.index.clone().unwrap_or_default())?,
         server: resolve_server(&written.server.clone().unwrap_or_default())?,
+        sql: resolve_sql(&written.sql.clone().unwrap_or_default())?,
         mcp: resolve_mcp(&written.mcp.clone().unwrap_or_default())?,
         memory_budget,
         log: LogConfig { format: log.format.unwrap_or(LogFormat::Text), level },

@@ -83,6 +83,8 @@ sections! {
         index: IndexSettings,
         /// The HTTP listener.
         server: ServerSettings,
+        /// What a SQL query may use.
+        sql: SqlSettings,
         /// The MCP server, for AI agents.
         mcp: McpSettings,
         /// Bound of the memory in queues, writers and caches. Default 512MiB, at least 32MiB.
@@ -177,6 +179,18 @@ sections! {
         text: String,
         /// Columns that a search may filter by. Default none.
         filters: Vec<String>,
+    }
+
+    /// What one SQL query may use, whoever asks; its memory is a share of memory_budget.
+    SqlSettings {
+        /// How long it may take. Default 60s.
+        timeout: Span,
+        /// Rows that it may give. Default 1000000.
+        max_rows: Number<u64>,
+        /// Bytes of data files that it may read. Default 1TiB.
+        max_scan: Size,
+        /// Queries at once; others wait for their turn. Default 8.
+        queries_at_once: Number<u32>,
     }
 
     /// The MCP server, at /mcp of the listener and on stdio by `frazil mcp`.

@@ -256,6 +256,10 @@ fn every_mistake_in_limits_and_server_names_its_key_and_remedy() {
             "shutdown_timeout: 0s".to_owned(),
             "setting `shutdown_timeout`: it must be above 0; raise it, or remove it for its default",
         ),
+        (
+            "sql: {max_rows: 0}".to_owned(),
+            "setting `sql.max_rows`: it must be above 0; raise it, or remove it for its default",
+        ),
         ("compute_threads: -1".to_owned(), "setting `compute_threads`: `-1` is not a whole number in range"),
         (
             "compute_threads: 0".to_owned(),

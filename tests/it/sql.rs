@@ -146,7 +146,9 @@ fn a_query_can_only_read_and_only_so_much() {
     let (kafka, registry, lake) = (Kafka::shared(), Registry::shared(), Lake::local("sql_guard"));
     create_topic(kafka, "sql-guard", 2, &[]);
     produce_orders(kafka, registry, "sql-guard", 2, 1_000);
-    let frazil = Frazil::run(&lake.dir, &config(kafka, registry, &lake, "sql-guard", "300ms"), &[], &[]);
+    let mut config = config(kafka, registry, &lake, "sql-guard", "300ms");
+    config["sql"] = json!({"max_rows": 500});
+    let frazil = Frazil::run(&lake.dir, &config, &[], &[]);
     await_table(&frazil);
     eventually("the rows are there", MINUTE, || (count(&frazil, "committed") == 1_000).then_some(()));
     let refused = |body: Value, wanted: &str| {
@@ -164,6 +166,8 @@ fn a_query_can_only_read_and_only_so_much() {
     refused(json!({"sql": "SELECT array_agg(value) FROM generate_series(1, 100000000)"}), "memory");
     let cut = ask(&frazil, &json!({"sql": "SELECT * FROM shop.orders", "max_rows": 10}));
     assert_eq!((cut["returned"].as_u64(), cut["truncated"].as_bool()), (Some(10), Some(true)));
+    let most = ask(&frazil, &json!({"sql": "SELECT * FROM shop.orders", "max_rows": 900}));
+    assert_eq!((most["returned"].as_u64(), most["truncated"].as_bool()), (Some(500), Some(true)));
     let whole = ask(&frazil, &json!({"sql": "SELECT order_id FROM shop.orders LIMIT 10", "max_rows": 10}));
     assert_eq!((whole["returned"].as_u64(), whole["truncated"].as_bool()), (Some(10), Some(false)));
     // Nothing of it has hurt.
