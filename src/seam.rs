@@ -3,24 +3,31 @@
 //!
 //! A batch enters when the brain has accepted it for a commit and leaves when a version's ledger covers it; a reader
 //! that took it keeps it. Bytes are bounded: beyond the budget the oldest batches are let go, and a fresh view waits
-//! for the commit that covers them.
+//! for the commit that covers them. Batches of partitions that other processes commit come from a follower, which reads
+//! them while fresh views are asked for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::{TableName, TopicPartition};
+use crate::model::ledger::Position;
 use crate::model::offsets::NextOffset;
 use crate::model::schema::TableSchema;
 use crate::model::version::{AsOf, Consistency, Offsets};
-use crate::ports::TableState;
+use crate::ports::{Recovery, TableState};
 use crate::runtime::budget::{Budget, Permit};
 use crate::runtime::clock::Clock;
+
+/// How long a fresh view waits for a follower that has just begun.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A run of one partition's rows that is decoded and not known to be committed.
 #[derive(Debug, Clone)]
@@ -37,6 +44,18 @@ pub struct TailBatch {
     pub schema: Arc<TableSchema>,
     /// Rows in offset order.
     pub rows: RecordBatch,
+    /// Where their offsets stand, as the number of a column of longs.
+    pub offset_column: usize,
+}
+
+impl TailBatch {
+    /// Lets go of what lies before `at`.
+    fn cut(&mut self, at: NextOffset) {
+        let offsets = self.rows.column(self.offset_column).as_primitive::<Int64Type>().values();
+        let before = offsets.partition_point(|offset| *offset < at.0);
+        self.rows = self.rows.slice(before, self.rows.num_rows() - before);
+        self.first = at;
+    }
 }
 
 /// A table at one moment: what is committed and what comes behind it.
@@ -74,6 +93,7 @@ pub trait Views: Send + Sync {
 pub struct Seam {
     inner: Arc<Mutex<Inner>>,
     changed: watch::Sender<u64>,
+    asked: Arc<Notify>,
     budget: Budget,
 }
 
@@ -81,13 +101,39 @@ pub struct Seam {
 struct Inner {
     version: Option<Arc<TableState>>,
     tail: BTreeMap<TopicPartition, VecDeque<(TailBatch, Permit)>>,
+    /// Partitions that this process commits.
+    kept: BTreeSet<TopicPartition>,
+    /// `None` where nobody follows the others.
+    followed: Option<Followed>,
+}
+
+/// What a follower does.
+#[derive(Debug, Default)]
+struct Followed {
+    /// Partitions that it reads, or has tried to, and whether nothing is to be waited for any more.
+    partitions: BTreeMap<TopicPartition, bool>,
+    /// When a fresh view was asked for last, by the process's clock.
+    asked_at: Option<Duration>,
+}
+
+impl Inner {
+    /// True where each partition's tail is here, as far as it can be.
+    fn is_whole(&self) -> bool {
+        let (Some(version), Some(followed)) = (&self.version, &self.followed) else { return true };
+        let is_here = |source| self.kept.contains(source) || followed.partitions.get(source).is_some_and(|done| *done);
+        version.offsets().keys().all(is_here)
+    }
+
+    fn is_followed(&self, source: &TopicPartition) -> bool {
+        self.followed.as_ref().is_some_and(|followed| followed.partitions.contains_key(source))
+    }
 }
 
 impl Seam {
     /// A seam before its table was seen. Batches of all seams with this `budget` share its bytes.
     #[must_use]
     pub fn new(budget: Budget) -> Self {
-        Self { inner: Arc::default(), changed: watch::Sender::new(0), budget }
+        Self { inner: Arc::default(), changed: watch::Sender::new(0), asked: Arc::default(), budget }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -116,9 +162,13 @@ impl Seam {
         inner.version = Some(Arc::new(state.clone()));
         let covered = state.offsets();
         inner.tail.retain(|source, batches| {
-            let at = covered.get(source);
-            while batches.front().is_some_and(|(batch, _)| at.is_some_and(|at| batch.next <= *at)) {
+            let Some(at) = covered.get(source) else { return !batches.is_empty() };
+            while batches.front().is_some_and(|(batch, _)| batch.next <= *at) {
                 batches.pop_front();
+            }
+            // Another process's commit may end anywhere.
+            if let Some((front, _)) = batches.front_mut().filter(|(front, _)| front.first < *at) {
+                front.cut(*at);
             }
             !batches.is_empty()
         });
@@ -142,9 +192,27 @@ impl Seam {
         self.notify();
     }
 
-    /// Forgets everything behind the ledger: it will be read again.
+    /// Takes partitions that this process commits from now on; what a follower had read of them is let go.
+    pub fn keep<'a>(&self, partitions: impl Iterator<Item = &'a TopicPartition>) {
+        let mut inner = self.inner();
+        for source in partitions {
+            let was_followed = inner.followed.as_mut().and_then(|followed| followed.partitions.remove(source));
+            if was_followed.is_some() {
+                inner.tail.remove(source);
+            }
+            inner.kept.insert(source.clone());
+        }
+        drop(inner);
+        self.notify();
+    }
+
+    /// Forgets everything behind the ledger that this process would have committed: it will be read again.
     pub fn clear(&self) {
-        self.inner().tail.clear();
+        let mut inner = self.inner();
+        let mut tail = std::mem::take(&mut inner.tail);
+        tail.retain(|source, _| inner.is_followed(source));
+        inner.tail = tail;
+        drop(inner);
         self.notify();
     }
 
@@ -152,6 +220,7 @@ impl Seam {
     pub fn release(&self, partitions: &[TopicPartition]) {
         let mut inner = self.inner();
         partitions.iter().for_each(|source| {
+            inner.kept.remove(source);
             inner.tail.remove(source);
         });
         drop(inner);
@@ -189,25 +258,31 @@ impl Seam {
         Some(View { version, tail, as_of })
     }
 
-    /// The tail as far as it is held, whole or not, and per partition the position behind it.
+    /// The tail that this process commits as far as it is held, whole or not, and per partition the position behind it.
     #[must_use]
     pub fn held(&self) -> (Offsets, Vec<TailBatch>) {
         let inner = self.inner();
         let mut offsets = inner.version.as_ref().map(|version| version.offsets()).unwrap_or_default();
-        for (source, batches) in &inner.tail {
+        let mut tail = Vec::new();
+        for (source, batches) in inner.tail.iter().filter(|(source, _)| !inner.is_followed(source)) {
             if let (Some(at), Some((back, _))) = (offsets.get_mut(source), batches.back()) {
                 *at = back.next.max(*at);
             }
+            tail.extend(batches.iter().map(|(batch, _)| batch.clone()));
         }
-        (offsets, inner.tail.values().flatten().map(|(batch, _)| batch.clone()).collect())
+        (offsets, tail)
     }
 
-    /// Version and tail, as soon as they are whole and reach `least`.
+    /// Version and tail, as soon as they are whole and reach `least`. A follower that cannot read what others commit
+    /// is waited for within bounds; the answer says how far it reaches.
     ///
     /// # Errors
     /// `Unavailable` where that takes longer than `limit`.
     pub async fn fresh(&self, least: &Offsets, clock: &Clock, limit: Duration) -> Result<View> {
         let mut changed = self.changed.subscribe();
+        self.ask(clock.elapsed());
+        let whole = async { while !self.inner().is_whole() && changed.changed().await.is_ok() {} };
+        clock.timeout(FOLLOW_PATIENCE, whole).await;
         let wait = async {
             loop {
                 changed.borrow_and_update();
@@ -236,10 +311,110 @@ impl Seam {
         })
     }
 
+    fn ask(&self, now: Duration) {
+        if let Some(followed) = &mut self.inner().followed {
+            followed.asked_at = Some(now);
+            self.asked.notify_one();
+        }
+    }
+
     /// Says each change: a version, a batch, something let go.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+}
+
+/// What a follower does: see [`crate::pipeline::driver::follow`].
+impl Seam {
+    /// Fresh views wait for a follower from now on.
+    pub fn attend(&self) {
+        self.inner().followed.get_or_insert_default();
+    }
+
+    /// When a fresh view was asked for last, by the process's clock.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<Duration> {
+        self.inner().followed.as_ref()?.asked_at
+    }
+
+    /// Waits until a fresh view is asked for.
+    pub async fn next_ask(&self) {
+        self.asked.notified().await;
+    }
+
+    /// The partitions that others commit, and where their reading goes on.
+    #[must_use]
+    pub fn others(&self) -> BTreeMap<TopicPartition, Position> {
+        let inner = self.inner();
+        let Some(Recovery::At(progress)) = inner.version.as_ref().map(|version| &version.recovery) else {
+            return BTreeMap::new();
+        };
+        let mut others = BTreeMap::new();
+        for (topic, held) in &progress.ledger.topics {
+            for (partition, at) in &held.partitions {
+                let source = TopicPartition::new(topic.as_str(), *partition);
+                if !inner.kept.contains(&source) {
+                    let back = inner.tail.get(&source).and_then(VecDeque::back).map(|(batch, _)| batch.next);
+                    let read = back.filter(|next| *next > at.next).map(|next| Position { next, leader_epoch: None });
+                    others.insert(source, read.unwrap_or(*at));
+                }
+            }
+        }
+        others
+    }
+
+    /// True while there is memory for another batch.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.budget.has_room()
+    }
+
+    /// Takes a batch of a partition that somebody else commits, as [`Seam::append`] does, but never at the cost of
+    /// what is held.
+    pub fn follow(&self, mut batch: TailBatch) {
+        let permit = self.budget.take(batch.rows.get_array_memory_size());
+        let mut inner = self.inner();
+        let at = inner.version.as_ref().and_then(|version| version.offsets().get(&batch.source).copied());
+        if inner.kept.contains(&batch.source) || at.is_none_or(|at| batch.next <= at) {
+            return;
+        }
+        if let Some(at) = at.filter(|at| batch.first < *at) {
+            batch.cut(at);
+        }
+        if let Some(followed) = &mut inner.followed {
+            followed.partitions.entry(batch.source.clone()).or_insert(false);
+        }
+        let batches = inner.tail.entry(batch.source.clone()).or_default();
+        if batches.back().is_some_and(|(last, _)| last.next != batch.first) {
+            batches.clear();
+        }
+        batches.push_back((batch, permit));
+        drop(inner);
+        self.notify();
+    }
+
+    /// Nothing more of this partition is to be waited for: it was read to its end, or cannot be read now.
+    pub fn settle(&self, source: &TopicPartition) {
+        let mut inner = self.inner();
+        if inner.kept.contains(source) {
+            return;
+        }
+        let settled = inner.followed.as_mut().and_then(|followed| followed.partitions.insert(source.clone(), true));
+        drop(inner);
+        if settled != Some(true) {
+            self.notify();
+        }
+    }
+
+    /// Lets go of what was read of a partition that is followed no more.
+    pub fn unfollow(&self, source: &TopicPartition) {
+        let mut inner = self.inner();
+        if inner.followed.as_mut().and_then(|followed| followed.partitions.remove(source)).is_some() {
+            inner.tail.remove(source);
+        }
+        drop(inner);
+        self.notify();
     }
 }
 

@@ -5,6 +5,7 @@ mod agents;
 pub mod connect;
 mod datasets;
 mod demo;
+mod following;
 mod indexing;
 mod lag;
 mod legible;

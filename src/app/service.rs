@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::agents;
 use super::connect;
 use super::datasets::LiveDatasets;
+use super::following::Following;
 use super::indexing::Indexing;
 use super::lag;
 use super::maintain::Upkeep;
@@ -22,7 +23,7 @@ use crate::lake::IcebergLake;
 use crate::mcp;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::offsets::NextOffset;
-use crate::pipeline::driver::{self, Ports, TableSpec};
+use crate::pipeline::driver::{self, FollowPorts, Ports, TableSpec};
 use crate::ports::{CatalogView, Lake, Recovery, Registry, Search, Source, Sql, SqlLimits, TableState};
 use crate::rest_catalog;
 use crate::runtime::budget::Budget;
@@ -58,11 +59,13 @@ pub struct Roles {
     pub maintain: bool,
     /// Keeps search indexes.
     pub index: bool,
+    /// Shows in fresh answers what other processes have not committed yet.
+    pub serve: bool,
 }
 
 impl Default for Roles {
     fn default() -> Self {
-        Self { ingest: true, maintain: true, index: true }
+        Self { ingest: true, maintain: true, index: true, serve: true }
     }
 }
 
@@ -82,6 +85,7 @@ pub struct Service {
     registry: Option<Arc<dyn Registry>>,
     kafka: Kafka,
     tables: BTreeMap<TableName, TableHandle>,
+    following: Option<Following>,
     indexing: Option<Indexing>,
     /// The tables to maintain, and the task that does it.
     maintained: watch::Sender<Vec<TableName>>,
@@ -142,6 +146,7 @@ impl Service {
             false => None,
         };
         let upkeep = upkeep.map(|run| task::spawn(TaskKind::Background, "maintenance", run));
+        let following = roles.serve.then(|| Following::new(&config, &clock));
         let mut service = Self {
             config,
             roles,
@@ -160,6 +165,7 @@ impl Service {
             registry,
             kafka,
             tables: BTreeMap::new(),
+            following,
             indexing,
             listener,
             listener_stop,
@@ -169,7 +175,7 @@ impl Service {
         for table in service.config.tables.clone() {
             let spec = Arc::new(connect::table_spec(&service.config, &table)?);
             service.datasets.name(Arc::clone(&spec));
-            let seam = if roles.ingest { Some(service.add(spec)?) } else { None };
+            let seam = if roles.ingest { Some(service.add(spec)?) } else { service.only_follow(spec) };
             service.index(&table, seam).await;
         }
         service.show_maintained();
@@ -231,9 +237,33 @@ impl Service {
         let watch = lag::watch(Arc::clone(&source), state.clone(), metrics, self.clock.clone());
         let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
         self.views.add(&name, seam.clone());
+        self.follow(&spec, &seam);
         self.datasets.add(Arc::clone(&spec), Arc::clone(&source));
         self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag, seam: seam.clone() });
         Ok(seam)
+    }
+
+    /// A table that other processes ingest; `None` without the role.
+    fn only_follow(&mut self, spec: Arc<TableSpec>) -> Option<Seam> {
+        self.following.as_ref()?;
+        let seam = Seam::new(self.tail.clone());
+        self.views.add(&spec.settings.table, seam.clone());
+        self.follow(&spec, &seam);
+        Some(seam)
+    }
+
+    fn follow(&mut self, spec: &Arc<TableSpec>, seam: &Seam) {
+        let Some(following) = &mut self.following else { return };
+        let ports = FollowPorts {
+            open: following.opener(spec),
+            registry: self.registry.clone(),
+            lake: Arc::clone(&self.lake) as Arc<dyn Lake>,
+            clock: self.clock.clone(),
+            compute: self.compute.clone(),
+            metrics: self.metrics.table(&spec.settings.table),
+            seam: seam.clone(),
+        };
+        following.add(Arc::clone(spec), ports);
     }
 
     /// Takes tables added, removed and changed; says what else changed and needs a restart.
@@ -265,6 +295,9 @@ impl Service {
             stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
             self.health.remove_table(&name);
             self.views.remove(&name);
+            if let Some(following) = &mut self.following {
+                following.remove(&name);
+            }
             self.datasets.remove(&name);
             if let Some(indexing) = &mut self.indexing {
                 indexing.remove(&name).await;
@@ -273,10 +306,15 @@ impl Service {
         }
         for table in self.config.tables.iter().filter(|table| !wanted.contains_key(&table.table)) {
             self.datasets.remove(&table.table);
+            self.views.remove(&table.table);
+            if let Some(following) = &mut self.following {
+                following.remove(&table.table);
+            }
         }
         for (name, spec) in wanted {
             if !self.roles.ingest {
-                self.datasets.name(spec);
+                self.datasets.name(Arc::clone(&spec));
+                self.only_follow(spec);
             } else if !self.tables.contains_key(&name) {
                 tracing::info!(table = %name, "table joins");
                 self.add(spec)?;

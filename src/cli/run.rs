@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) config: ConfigFile,
     /// What this process does
-    #[arg(long, value_delimiter = ',', default_value = "ingest,maintain,index")]
+    #[arg(long, value_delimiter = ',', default_value = "ingest,maintain,index,serve")]
     roles: Vec<Role>,
     /// Stop with exit code 0 once everything that was in the topics at the start is committed
     #[arg(long)]
@@ -39,19 +39,14 @@ enum Role {
     Maintain,
     /// Keep search indexes
     Index,
-    /// Answer queries (not there yet)
+    /// Show in fresh answers what other replicas have read and not committed yet
     Serve,
 }
 
 impl Args {
     /// # Errors
-    /// `InvalidRequest` for a role that does not exist yet, or one that cannot catch up.
+    /// `InvalidRequest` for roles that cannot catch up.
     pub(super) fn check(&self) -> Result<()> {
-        if let Some(role) = self.roles.iter().find(|role| matches!(role, Role::Serve)) {
-            let name = role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-            let text = format!("role `{name}` comes with a later version; run `--roles ingest,maintain,index`");
-            return Err(Error::invalid_request(text));
-        }
         if self.until_caught_up && !self.roles.contains(&Role::Ingest) {
             return Err(Error::invalid_request("`--until-caught-up` needs the role `ingest`"));
         }
@@ -98,7 +93,12 @@ pub(super) async fn execute(args: Args, config: Config, json: bool) -> Result<u8
         }
     };
     let has = |role| args.roles.contains(&role);
-    let roles = Roles { ingest: has(Role::Ingest), maintain: has(Role::Maintain), index: has(Role::Index) };
+    let roles = Roles {
+        ingest: has(Role::Ingest),
+        maintain: has(Role::Maintain),
+        index: has(Role::Index),
+        serve: has(Role::Serve),
+    };
     let options = RunOptions {
         roles,
         until_caught_up: args.until_caught_up,

@@ -69,13 +69,27 @@ impl Kafka {
     /// # Errors
     /// `InvalidConfig` names the property that librdkafka or Frazil refuses.
     pub fn open(options: &Options, clock: Clock) -> Result<Self> {
+        Self::connect(options, clock, true)
+    }
+
+    /// The same outside any group: what a [`TableSource`] starts is read, whoever else reads it, and nothing is ever
+    /// assigned or revoked.
+    ///
+    /// # Errors
+    /// As [`Kafka::open`].
+    pub fn open_outside(options: &Options, clock: Clock) -> Result<Self> {
+        Self::connect(options, clock, false)
+    }
+
+    fn connect(options: &Options, clock: Clock, grouped: bool) -> Result<Self> {
         let context = Context::new(&options.bootstrap_servers, options.msk_iam(&clock)?);
         let consumer = Consumer::from_config_and_context(&options.client_config()?, context)
             .map_err(|error| options::refused(&error))?;
         let consumer = Arc::new(consumer);
         let (commands, received) = sync_channel(COMMANDS);
         let limits = BatchLimits { bytes: options.batch_bytes, linger: options.batch_linger };
-        let poller = Poller::new(Arc::clone(&consumer), received, clock.clone(), limits, options.revoke_timeout);
+        let poller =
+            Poller::new(Arc::clone(&consumer), received, clock.clone(), limits, options.revoke_timeout, grouped);
         let (ended, closed) = oneshot::channel();
         std::thread::Builder::new()
             .name("kafka-poll".to_owned())

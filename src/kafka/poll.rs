@@ -53,6 +53,8 @@ pub(super) struct Poller {
     pub(super) clock: Clock,
     pub(super) limits: BatchLimits,
     pub(super) revoke_timeout: Duration,
+    /// False where partitions are read without a group, as they are started.
+    grouped: bool,
     tables: BTreeMap<TableId, Table>,
     /// What librdkafka has been told to fetch.
     fetched: BTreeSet<TopicPartition>,
@@ -71,6 +73,7 @@ impl Poller {
         clock: Clock,
         limits: BatchLimits,
         revoke_timeout: Duration,
+        grouped: bool,
     ) -> Self {
         Self {
             consumer,
@@ -78,6 +81,7 @@ impl Poller {
             clock,
             limits,
             revoke_timeout,
+            grouped,
             tables: BTreeMap::new(),
             fetched: BTreeSet::new(),
             changed: false,
@@ -115,6 +119,9 @@ impl Poller {
                 Ok(Command::Start(id, starts)) => {
                     let Some(table) = self.tables.get_mut(&id) else { continue };
                     for start in starts {
+                        if !self.grouped {
+                            table.assigned.insert(start.source.clone());
+                        }
                         self.changed |= table.start(start);
                     }
                 }
@@ -138,6 +145,9 @@ impl Poller {
     }
 
     fn subscribe(&self) {
+        if !self.grouped {
+            return;
+        }
         let topics: Vec<&str> = self.tables.values().flat_map(|table| &table.topics).map(AsRef::as_ref).collect();
         if topics.is_empty() {
             return self.consumer.unsubscribe();

@@ -39,7 +39,15 @@ fn batch(partition: i32, first: i64, next: i64) -> TailBatch {
     let column = Arc::new(Int64Array::from_iter_values(first..next));
     let rows = RecordBatch::try_new(schema.to_arrow(), vec![column]).unwrap();
     let (first, next) = (NextOffset(first), NextOffset(next));
-    TailBatch { source: source(partition), first, next, newest_ms: Some(next.0), schema: Arc::new(schema), rows }
+    TailBatch {
+        source: source(partition),
+        first,
+        next,
+        newest_ms: Some(next.0),
+        schema: Arc::new(schema),
+        rows,
+        offset_column: 0,
+    }
 }
 
 /// The rows of a view's tail: partition and offset.
@@ -92,13 +100,67 @@ fn an_older_version_is_passed_over() {
 }
 
 #[test]
-fn a_reading_that_another_writer_passed_is_not_shown() {
+fn what_another_writer_committed_of_a_batch_leaves_the_tail() {
     let seam = seam();
     seam.publish(&version(1, &[0]));
     seam.append(batch(0, 0, 4));
     seam.publish(&version(2, &[3]));
     let view = seam.now().unwrap();
-    assert_eq!((rows(&view), view.as_of.offsets[&source(0)]), (vec![], NextOffset(3)));
+    assert_eq!((rows(&view), view.as_of.offsets[&source(0)]), (vec![(0, 3)], NextOffset(4)));
+}
+
+#[test]
+fn a_follower_shows_what_others_commit_and_leaves_what_is_kept() {
+    let seam = seam();
+    seam.attend();
+    seam.keep([source(0)].iter());
+    seam.publish(&version(1, &[0, 5]));
+    assert_eq!(seam.others().into_keys().collect::<Vec<_>>(), [source(1)]);
+    // A batch that begins below the ledger, one that goes on, and one of a partition that is this process's own.
+    seam.follow(batch(1, 3, 7));
+    seam.follow(batch(1, 7, 9));
+    seam.follow(batch(0, 0, 2));
+    seam.append(batch(0, 0, 1));
+    assert_eq!(rows(&seam.now().unwrap()), [(0, 0), (1, 5), (1, 6), (1, 7), (1, 8)]);
+    assert_eq!(seam.others()[&source(1)].next, NextOffset(9));
+    assert_eq!(seam.held().1.len(), 1, "what others commit is not this process's to index");
+    // The other's commit ends inside a batch.
+    seam.publish(&version(2, &[0, 6]));
+    assert_eq!(rows(&seam.now().unwrap()), [(0, 0), (1, 6), (1, 7), (1, 8)]);
+    // What this process drops is its own.
+    seam.clear();
+    assert_eq!(rows(&seam.now().unwrap()), [(1, 6), (1, 7), (1, 8)]);
+    // The partition becomes its own: it reads from the ledger.
+    seam.keep([source(1)].iter());
+    seam.follow(batch(1, 9, 10));
+    assert_eq!(rows(&seam.now().unwrap()), []);
+    seam.append(batch(1, 6, 8));
+    assert_eq!(rows(&seam.now().unwrap()), [(1, 6), (1, 7)]);
+    seam.release(&[source(1)]);
+    seam.follow(batch(1, 6, 7));
+    seam.unfollow(&source(1));
+    assert_eq!(rows(&seam.now().unwrap()), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_view_waits_for_a_follower_within_bounds() {
+    let (seam, clock, least) = (seam(), Clock::simulated(1), BTreeMap::new());
+    seam.attend();
+    seam.publish(&version(1, &[0]));
+    let limit = Duration::from_secs(30);
+    let (view, ()) = tokio::join!(seam.fresh(&least, &clock, limit), async {
+        seam.next_ask().await;
+        seam.follow(batch(0, 0, 3));
+        tokio::task::yield_now().await;
+        seam.follow(batch(0, 3, 4));
+        seam.settle(&source(0));
+    });
+    assert_eq!(rows(&view.unwrap()).len(), 4);
+    // One that reads and reads is not waited for for ever.
+    seam.unfollow(&source(0));
+    let begun = clock.elapsed();
+    assert_eq!(rows(&seam.fresh(&least, &clock, limit).await.unwrap()), []);
+    assert_eq!(clock.elapsed() - begun, FOLLOW_PATIENCE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,6 +193,8 @@ async fn a_reader_may_wait_for_an_offset() {
 enum Step {
     Poll(i32, i64),
     Commit(i32),
+    /// Another process commits that many of the records read.
+    Overtake(i32, i64),
     Abandon,
     Release(i32),
 }
@@ -142,6 +206,7 @@ proptest! {
     fn every_view_is_a_prefix(steps in prop::collection::vec(prop_oneof![
         6 => (0..3i32, 1..5i64).prop_map(|(p, n)| Step::Poll(p, n)),
         3 => (0..3i32).prop_map(Step::Commit),
+        1 => (0..3i32, 1..5i64).prop_map(|(p, n)| Step::Overtake(p, n)),
         1 => Just(Step::Abandon),
         1 => (0..3i32).prop_map(Step::Release),
     ], 1..80)) {
@@ -158,6 +223,12 @@ proptest! {
                 Step::Commit(p) => {
                     let p = usize::try_from(p).unwrap();
                     committed[p] = committed[p].max(read[p]);
+                    sequence += 1;
+                    seam.publish(&version(sequence, &committed));
+                }
+                Step::Overtake(p, n) => {
+                    let p = usize::try_from(p).unwrap();
+                    committed[p] = (committed[p] + n).min(read[p]);
                     sequence += 1;
                     seam.publish(&version(sequence, &committed));
                 }

@@ -1,7 +1,6 @@
 //! SQL on the running service: what is not committed yet is seen, each record once, whatever goes on meanwhile; and a
 //! query can neither write nor use more than it may.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,8 +10,6 @@ use crate::lake::Lake;
 use crate::process::{Frazil, frazil};
 use crate::services::{Kafka, Registry};
 use crate::smoke::produce_orders;
-use crate::traffic::{Mix, Traffic};
-use crate::verify::Verify;
 use crate::wait::eventually;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -67,47 +64,6 @@ fn rows_are_seen_before_they_are_committed() {
         "text/csv",
     );
     assert_eq!(csv.unwrap().1.lines().count(), 2);
-}
-
-/// The query that finds any gap or double: per partition rows, distinct offsets, least and greatest offset.
-const CONTIGUITY: &str = "SELECT kafka_partition p, count(*) n, count(DISTINCT kafka_offset) d, min(kafka_offset) first, \
-                          max(kafka_offset) last FROM shop.orders GROUP BY 1";
-
-#[test]
-fn every_answer_is_a_prefix_while_commits_go_on() {
-    let (kafka, registry, lake) = (Kafka::shared(), Registry::shared(), Lake::local("sql_seam"));
-    create_topic(kafka, "sql-seam", 3, &[]);
-    let mut frazil = Frazil::run(&lake.dir, &config(kafka, registry, &lake, "sql-seam", "200ms"), &[], &[]);
-    let traffic = Traffic::start(kafka, registry, "sql-seam", Mix::GOOD, 7);
-    await_table(&frazil);
-    let (mut answers, mut with_tail, mut snapshots) = (0, 0, std::collections::BTreeSet::new());
-    let mut seen: BTreeMap<i64, i64> = BTreeMap::new();
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(20) {
-        if answers == 100 {
-            traffic.evolve();
-        }
-        let answer = ask(&frazil, &json!({"sql": CONTIGUITY}));
-        let as_of = &answer["as_of"]["shop.orders"];
-        for row in answer["rows"].as_array().unwrap() {
-            let n = |name: &str| row[name].as_i64().unwrap();
-            assert_eq!((n("n"), n("d"), n("first")), (n("last") + 1, n("last") + 1, 0), "{answer}");
-            let upto = as_of["offsets"]["sql-seam"][n("p").to_string()].as_i64().unwrap();
-            assert_eq!(upto, n("last") + 1, "{answer}");
-            let before = seen.insert(n("p"), upto).unwrap_or(0);
-            assert!(before <= upto, "an answer went back from {before}: {answer}");
-        }
-        let committed = ask(&frazil, &json!({"sql": "SELECT sum(visible - committed) n FROM shop.\"orders$ledger\""}));
-        with_tail += usize::from(committed["rows"][0]["n"].as_i64().is_some_and(|n| n > 0));
-        snapshots.insert(as_of["snapshot_id"].as_i64());
-        answers += 1;
-    }
-    traffic.finish();
-    eprintln!("{answers} answers over {} snapshots, {with_tail} of them with a tail", snapshots.len());
-    assert!(answers > 100 && with_tail > 20 && snapshots.len() > 20);
-    assert!(frazil.terminate(MINUTE).success());
-    let verify = Verify::new(kafka, registry, &lake, "sql-seam", "shop.orders");
-    verify.with(&["--key", "string"]).assert_good();
 }
 
 #[test]

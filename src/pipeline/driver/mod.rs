@@ -5,6 +5,7 @@
 
 mod commit;
 mod epoch;
+mod follow;
 mod resolve;
 mod shown;
 mod survey;
@@ -18,13 +19,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::commit::{commit, other_topic};
 use self::epoch::{EpochFiles, SealedFiles};
+pub use self::follow::{FollowPorts, Reader, follow};
 use self::resolve::{Decoded, Resolver};
 use super::event::{
     BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, OnError, Settings, Ticket,
 };
 use super::machine::Machine;
 use crate::decode::cut_at_reject;
-use crate::decode::layout::Layout;
+use crate::decode::layout::{Layout, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::decoded::DecodedBatch;
 use crate::model::ids::{Attempt, TopicPartition};
@@ -240,8 +242,10 @@ impl Driver {
                 self.decoded.remove(&batch);
             }
             Command::Write(batch, epoch) => {
-                if let Some((batch, _)) = self.decoded.get(&batch) {
-                    self.show(|seam| seam.append(tail_batch(batch)));
+                if let Some(batch) =
+                    self.decoded.get(&batch).and_then(|(batch, _)| tail_batch(&self.spec.layout, batch))
+                {
+                    self.show(|seam| seam.append(batch));
                 }
                 self.jobs.push_back(Job::Write(batch, epoch));
             }
@@ -284,6 +288,7 @@ impl Driver {
         match event {
             SourceEvent::Assigned(partitions) => {
                 self.ports.metrics.rebalances.inc();
+                self.show(|seam| seam.keep(partitions.iter()));
                 Event::Assigned(partitions)
             }
             SourceEvent::Revoked { partitions, lost, done } => {
@@ -436,15 +441,18 @@ impl Driver {
     }
 }
 
-fn tail_batch(batch: &DecodedBatch) -> TailBatch {
-    TailBatch {
+/// The batch as readers see it; every layout has a column of offsets.
+fn tail_batch(layout: &Layout, batch: &DecodedBatch) -> Option<TailBatch> {
+    let offset_column = batch.rows.schema_ref().index_of(&Metadata::Offset.name(layout.names)).ok()?;
+    Some(TailBatch {
         source: batch.source.clone(),
         first: batch.first,
         next: batch.next,
         newest_ms: batch.newest_ms,
         schema: Arc::clone(&batch.schema),
         rows: batch.rows.clone(),
-    }
+        offset_column,
+    })
 }
 
 /// True where the error's kind says that it passes.

@@ -56,6 +56,8 @@ pub(super) struct Resolver {
     pub(super) spec: Arc<TableSpec>,
     pub(super) ports: Ports,
     pub(super) shown: Shown,
+    /// False for a reader: it waits for the columns that whoever commits adds.
+    adds_columns: bool,
     current: RwLock<Option<Arc<Current>>>,
     learning: Mutex<()>,
 }
@@ -75,7 +77,12 @@ struct Current {
 impl Resolver {
     pub(super) fn new(spec: Arc<TableSpec>, ports: Ports) -> Self {
         let shown = Shown::new(spec.settings.table.clone(), ports.health.clone(), ports.clock.clone());
-        Self { spec, ports, shown, current: RwLock::new(None), learning: Mutex::new(()) }
+        Self { spec, ports, shown, adds_columns: true, current: RwLock::new(None), learning: Mutex::new(()) }
+    }
+
+    /// One that changes nothing.
+    pub(super) fn reader(spec: Arc<TableSpec>, ports: Ports) -> Self {
+        Self { adds_columns: false, ..Self::new(spec, ports) }
     }
 
     fn current(&self) -> Option<Arc<Current>> {
@@ -296,6 +303,7 @@ impl Resolver {
             let Ok(wanted) = self.spec.layout.table_schema(side(&key), side(&value)) else { continue };
             match extended(&current.state.schema, &wanted, &self.spec.layout) {
                 Ok(None) => {}
+                Ok(Some(_)) if !self.adds_columns => return Ok(Some("columns are not there yet".to_owned())),
                 Ok(Some(schema)) => {
                     self.evolve(current, &schema).await?;
                 }

@@ -89,7 +89,7 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
 }
 
 /// Refuses a table whose mapping was stored as another one than is configured now.
-fn check_mapping(resolver: &Resolver, state: &TableState) -> Result<()> {
+pub(super) fn check_mapping(resolver: &Resolver, state: &TableState) -> Result<()> {
     let differences = mapping::difference(&state.properties, &resolver.spec.properties);
     if differences.is_empty() {
         return Ok(());
