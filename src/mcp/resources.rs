@@ -2,6 +2,7 @@
 
 use rmcp::ErrorData;
 use rmcp::model::Resource;
+use serde_json::json;
 
 use super::call::Desk;
 use super::guard::{Caller, Used};
@@ -44,7 +45,7 @@ pub(super) async fn read(
         _ => {
             written(desk, caller, &shortened(uri, 200), "unknown_resource")?;
             let text = format!("there is no such resource; there is {CATALOG}, {FRESHNESS}, {DIALECT}");
-            return Err(ErrorData::resource_not_found(text, None));
+            return Err(ErrorData::resource_not_found(text, Some(json!({"uri": uri}))));
         }
     };
     let mut arguments = arguments;

@@ -142,7 +142,10 @@ impl ServerHandler for McpServer {
             let near = nearest(&name, self.desk.tools.iter().map(|tool| tool.name));
             let written = self.desk.entry(&caller, &name, &arguments).close("unknown_tool", Used::default());
             written.map_err(|error| ErrorData::internal_error(error.chain(), None))?;
-            let text = format!("unknown tool `{name}`; there is {}", near.join(", "));
+            let text = match near.is_empty() {
+                true => format!("unknown tool `{name}`; tools/list names those that there are"),
+                false => format!("unknown tool `{name}`; there is {}", near.join(", ")),
+            };
             return Err(ErrorData::invalid_params(text, None));
         };
         // A client that is gone, or has cancelled, ends what its call has begun.

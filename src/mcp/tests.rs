@@ -171,6 +171,7 @@ async fn both_eras_are_spoken_without_sessions() {
     }
     let unknown = server.rpc(LEGACY, &[Scope::Read], "resources/read", json!({"uri": "lake://nothing"})).await;
     assert!(unknown["error"]["message"].as_str().unwrap().contains("lake://catalog"), "{unknown}");
+    assert_eq!(unknown["error"]["data"], json!({"uri": "lake://nothing"}), "{unknown}");
 }
 
 /// What clients are known to stumble over must not be in a schema, at any depth.
@@ -375,6 +376,8 @@ async fn refusals_teach() {
     let unknown = server.rpc(MODERN, &[Scope::Read], "tools/call", json!({"name": "query_sq", "arguments": {}})).await;
     assert_eq!(unknown["error"]["code"], -32602);
     assert!(unknown["error"]["message"].as_str().unwrap().contains("query_sql"), "{unknown}");
+    let unlike = server.rpc(MODERN, &[Scope::Read], "tools/call", json!({"name": "zzz", "arguments": {}})).await;
+    assert!(unlike["error"]["message"].as_str().unwrap().contains("tools/list"), "{unlike}");
     assert_eq!(server.audit().last().unwrap()["verdict"], "unknown_tool");
 }
 

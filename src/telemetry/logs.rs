@@ -49,8 +49,8 @@ where
     })
 }
 
-/// Libraries that log each of their queries, which may hold a record's values, and that are asked for by name only.
-const QUIET: &str = "lance=error";
+/// Libraries that log each query or request, which may hold a record's values, and that are asked for by name only.
+const QUIET: &str = "lance=error,rmcp=warn";
 /// The wrapper of librdkafka takes it for an error that a consumer is closed before it is dropped. What matters of Kafka is
 /// said by `frazil` and `librdkafka`.
 const NO_ERROR: &str = "rdkafka=off";
@@ -101,6 +101,7 @@ mod tests {
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!(table = "shop.orders", rows = 3, "committed");
             tracing::debug!("not at this level");
+            tracing::info!(target: "rmcp::service", "each request");
         });
         let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -126,6 +127,13 @@ mod tests {
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in [" INFO ", "committed", "table=\"shop.orders\"", "rows=3"] {
             assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_library_that_logs_each_request_is_asked_for_by_name() {
+        for (level, is_there) in [("info", false), ("trace", false), ("info,rmcp=info", true)] {
+            assert_eq!(logged(LogFormat::Text, level).contains("each request"), is_there, "{level}");
         }
     }
 

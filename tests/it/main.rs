@@ -26,6 +26,7 @@ mod kafka;
 mod lake;
 mod maintain;
 mod mcp;
+mod mcp_clients;
 mod partitions;
 mod process;
 mod recovery;

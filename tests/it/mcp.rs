@@ -17,18 +17,19 @@ use crate::smoke::produce_orders;
 use crate::wait::{block_on, eventually};
 
 const MINUTE: Duration = Duration::from_mins(1);
-const MODERN: &str = "2026-07-28";
-const LEGACY: &str = "2025-11-25";
+/// The protocol that is stateless, and the one before it.
+pub const MODERN: &str = "2026-07-28";
+pub const LEGACY: &str = "2025-11-25";
 
 /// A query that takes hours.
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b \
                        WHERE a.value * b.value < 0";
 
 /// A running service with a table of orders, and one token for each scope.
-struct Served {
-    frazil: Frazil,
-    lake: Lake,
-    url: String,
+pub struct Served {
+    pub frazil: Frazil,
+    pub lake: Lake,
+    pub url: String,
     topic: String,
 }
 
@@ -39,7 +40,18 @@ fn token(name: &str, scope: &str) -> Value {
 }
 
 impl Served {
-    fn start(name: &str, records: i64, settings: &Value) -> Self {
+    pub fn start(name: &str, records: i64, settings: &Value) -> Self {
+        let tokens = [("reader", "read"), ("analyst", "read:sql"), ("finder", "read:search"), ("looker", "read:kafka")];
+        let tokens: Value = tokens.iter().map(|(name, scope)| token(name, scope)).collect();
+        Self::with(name, records, settings, &json!({"auth": {"tokens": tokens}}))
+    }
+
+    /// One that knows no tokens: whoever reaches the loopback may read.
+    pub fn open(name: &str, records: i64) -> Self {
+        Self::with(name, records, &json!({}), &json!({}))
+    }
+
+    fn with(name: &str, records: i64, settings: &Value, server: &Value) -> Self {
         let (kafka, registry, lake, topic) =
             (Kafka::shared(), Registry::shared(), Lake::local(name), name.replace('_', "-"));
         create_topic(kafka, &topic, 3, &[]);
@@ -48,9 +60,7 @@ impl Served {
         let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}, "index": index}]);
         let mut config = lake.config(kafka, registry, &topic, &tables);
         config["index"] = json!({"uri": lake.path("index")});
-        let tokens = [("reader", "read"), ("analyst", "read:sql"), ("finder", "read:search"), ("looker", "read:kafka")];
-        let tokens: Value = tokens.iter().map(|(name, scope)| token(name, scope)).collect();
-        config["server"]["auth"] = json!({"tokens": tokens});
+        config["server"].as_object_mut().unwrap().extend(server.as_object().unwrap().clone());
         config["mcp"] = settings.clone();
         config["mcp"]["audit_file"] = lake.path("audit.jsonl").to_str().unwrap().into();
         let url = format!("http://{}/mcp", config["server"]["listen"].as_str().unwrap());
@@ -122,20 +132,20 @@ impl Served {
     }
 
     /// Waits until the table has that many committed rows, without a call that counts.
-    fn await_rows(&self, count: u64) {
+    pub fn await_rows(&self, count: u64) {
         let body = json!({"sql": "SELECT count(*) AS n FROM shop.orders", "consistency": "committed"});
         eventually("the rows are committed", MINUTE, || {
             (self.sql("reader", &body)?.1["rows"][0]["n"] == count).then_some(())
         });
     }
 
-    fn tools(&self, token: &str) -> Vec<String> {
+    pub fn tools(&self, token: &str) -> Vec<String> {
         let listed = self.rpc(MODERN, token, "tools/list", json!({}));
         let tools = listed["result"]["tools"].as_array().unwrap().iter();
         tools.map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn audit(&self) -> Vec<Value> {
+    pub fn audit(&self) -> Vec<Value> {
         let output = frazil(&["mcp", "--check-audit", "--json", "-c", self.frazil.config.to_str().unwrap()]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = std::fs::read_to_string(self.lake.path("audit.jsonl")).unwrap();

@@ -6,6 +6,7 @@ kafka_lib=$cache/kafka-4.4.0
 registry_lib=$cache/registry-3.3.3
 spark=$cache/spark-4.1.4
 trino=$cache/trino-483
+mcp_clients=$cache/mcp-clients-$(cksum <"$here/package-lock.json" | cut -d' ' -f1)
 versitygw=$cache/bin/versitygw-1.8.0
 toxiproxy=$cache/bin/toxiproxy-2.5.0
 venv=$cache/venv-$(cksum <"$here/../requirements.txt" | cut -d' ' -f1)

