@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde_json::{Value, json};
 
 use crate::evolution::metric;
+use crate::kafka::{Producer, Record};
 use crate::lake::Lake;
 use crate::process::Frazil;
 use crate::search::{MINUTE, Tickets, await_indexed, ids, search, word};
@@ -253,4 +254,63 @@ fn what_another_engine_writes_changes_and_deletes_is_followed() {
     await_total(&service, &[topic], 36);
     assert_found_once(&service, &[topic], 30..36);
     await_entries(&service, 36);
+}
+
+#[test]
+fn words_are_found_in_a_table_that_was_emptied() {
+    let (lake, topic) = (Lake::local("index_emptied"), "index-emptied");
+    let senders = new_topics([topic]);
+    let configured = config(&lake, &[topic]);
+    send(&senders, 0..30);
+    commit_unindexed(&lake, &configured);
+    let service = Frazil::run(&lake.dir, &configured, &["--roles", "ingest,index"], &[]);
+    await_total(&service, &[topic], 30);
+    await_snapshot(&service, foreign(&lake, topic, &["--delete", "id >= 0"]));
+    assert_eq!(found(&service, &indexed(&word(3))), [""; 0]);
+    await_entries(&service, 0);
+    // The new index must not be taken for the one that lay in its place, with words of its own.
+    send(&senders, 30..31);
+    await_total(&service, &[topic], 31);
+    assert_found_once(&service, &[topic], 30..31);
+}
+
+#[test]
+fn a_dead_letter_that_another_engine_mends_is_found() {
+    let (lake, topic) = (Lake::remote("index_mended"), "index-mended");
+    let senders = new_topics([topic]);
+    let configured = config(&lake, &[topic]);
+    let roles = ["--roles", "ingest,index"];
+    send(&senders, 0..30);
+    let mut service = Frazil::run(&lake.dir, &configured, &roles, &[]);
+    await_total(&service, &[topic], 30);
+    assert!(service.terminate(MINUTE).success());
+    // The lease is the table's: while a process with a folder of its own has it, the other one's index stands still.
+    let mut other = beside(&configured);
+    other["index"]["uri"] = json!(lake.path("index-elsewhere"));
+    let mut holder = Frazil::run(&lake.dir, &other, &["--roles", "index"], &[]);
+    await_total(&holder, &[topic], 30);
+    let service = Frazil::run(&lake.dir, &configured, &roles, &[]);
+    await_total(&service, &[topic], 30);
+    let producer = Producer::new(Kafka::shared());
+    let bad = Record { key: Some(b"bad"), value: Some(b"no ticket"), partition: Some(0), ..Record::default() };
+    producer.send(topic, &bad);
+    producer.flush();
+    send(&senders, 30..31);
+    let fresh = fresh(30, json!({topic: {"0": 12}}));
+    let ticket = format!("{topic}/0/11");
+    assert_eq!(found(&service, &fresh), [ticket.clone()]);
+    await_indexed(&holder, topic, [12, 10, 10]);
+    // Its row belongs between the tickets' that this process still has in memory.
+    let row = json!([{"title": "Mended by hand", "kafka_partition": 0, "kafka_offset": 10}]);
+    let snapshot = foreign(&lake, topic, &["--append", &row.to_string()]);
+    await_snapshot(&holder, snapshot);
+    let mended = format!("{topic}/0/10");
+    assert_eq!(found(&holder, &indexed("mended")), [mended.clone()], "read out of the files");
+    let behind = search(&service, &indexed("mended"));
+    assert_eq!(behind["as_of"][TABLE]["offsets"][topic]["0"], 10, "{behind}");
+    assert!(holder.terminate(MINUTE).success());
+    await_snapshot(&service, snapshot);
+    assert_eq!(found(&service, &indexed(&word(30))), [ticket]);
+    assert_eq!(found(&service, &indexed("mended")), [mended], "taken from memory and files together");
+    await_entries(&service, 32);
 }
