@@ -1,23 +1,26 @@
 //! The REST catalog at `/iceberg`: other engines read what Frazil keeps, by content; who may; what is refused.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use apache_avro::types::Value as Avro;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::avro::{Encoder, ORDER, order};
 use crate::evolution::ready;
 use crate::kafka::{Producer, Record, create_topic};
 use crate::lake::Lake;
-use crate::process::Frazil;
-use crate::services::{Kafka, Registry, Trino};
+use crate::process::{Frazil, frazil, write_config};
+use crate::services::{Kafka, Postgres, Registry, Trino, spark_copies};
 use crate::smoke::produce_orders;
 use crate::verify::Verify;
 use crate::wait::{block_on, eventually};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A running service that keeps `shop.orders` with its dead letters, and the way to ask its catalog.
+/// A running service and the way to ask its catalog. Most tests have `shop.orders` in it, with its dead letters.
 struct Served {
     frazil: Frazil,
     lake: Lake,
@@ -54,27 +57,27 @@ impl Served {
         let tables = json!([{"topic": topic, "table": "shop.orders", "key": {"format": "string"}}]);
         let mut config = lake.config(kafka, registry, name, &tables);
         config["server"]["auth"] = json!({"tokens": tokens});
-        let url = format!("http://{}/iceberg", config["server"]["listen"].as_str().unwrap());
-        let frazil = Frazil::run(&lake.dir, &config, &[], &[]);
-        let served = Self { frazil, lake, url, topic, token };
-        served.await_rows(count);
+        let served = Self::run(lake, &config, &[], topic, token);
+        served.await_rows("orders", count);
         served
     }
 
-    /// Waits until the catalog's answer counts that many rows.
-    fn await_rows(&self, count: i64) {
+    /// Starts the service with these arguments on what is configured.
+    fn run(lake: Lake, config: &Value, arguments: &[&str], topic: String, token: Option<&'static str>) -> Self {
+        let url = format!("http://{}/iceberg", config["server"]["listen"].as_str().unwrap());
+        let frazil = Frazil::run(&lake.dir, config, arguments, &[]);
+        Self { frazil, lake, url, topic, token }
+    }
+
+    /// Waits until the catalog's answer counts that many rows of a table in `shop`.
+    fn await_rows(&self, table: &str, count: i64) {
         let count = &count.to_string();
         eventually("the table is ready", DEADLINE, || {
-            (ready(&self.frazil, "shop.orders")["state"] == "ok").then_some(())
+            (ready(&self.frazil, &format!("shop.{table}"))["state"] == "ok").then_some(())
         });
         eventually("all rows are committed", DEADLINE, || {
-            let table = self.get("/v1/namespaces/shop/tables/orders?snapshots=refs");
-            let metadata = &table.body["metadata"];
-            let current = metadata["snapshots"]
-                .as_array()?
-                .iter()
-                .find(|snapshot| snapshot["snapshot-id"] == metadata["current-snapshot-id"])?;
-            (current["summary"]["total-records"] == *count).then_some(())
+            let loaded = self.get(&format!("/v1/namespaces/shop/tables/{table}?snapshots=refs"));
+            (current(&loaded.body)?["summary"]["total-records"] == *count).then_some(())
         });
     }
 
@@ -94,6 +97,19 @@ impl Served {
         self.ask(Method::GET, path, self.token, &[])
     }
 
+    /// A table in `shop` as the catalog gives it.
+    fn load(&self, table: &str) -> Value {
+        self.get(&format!("/v1/namespaces/shop/tables/{table}")).body
+    }
+
+    /// Sends one more batch of orders to the topic of each of these states, and waits until they are committed.
+    fn commit(&self, states: &[&str], round: i64, schema: &str) {
+        for state in states {
+            send_orders(&format!("{}-{state}", self.topic), schema, round * BATCH..(round + 1) * BATCH);
+        }
+        states.iter().for_each(|state| self.await_rows(state, (round + 1) * BATCH));
+    }
+
     /// The verifier, reading through the catalog alone.
     fn verify(&self, further: &[&str]) -> Verify<'_> {
         let verify = Verify::new(Kafka::shared(), Registry::shared(), &self.lake, &self.topic, "shop.orders")
@@ -101,6 +117,13 @@ impl Served {
             .with(further);
         if let Some(token) = self.token { verify.with(&["--token", token]) } else { verify }
     }
+}
+
+/// The current snapshot of a table as it was loaded; `None` before its first commit.
+fn current(loaded: &Value) -> Option<&Value> {
+    let metadata = &loaded["metadata"];
+    let mut snapshots = metadata["snapshots"].as_array()?.iter();
+    snapshots.find(|snapshot| snapshot["snapshot-id"] == metadata["current-snapshot-id"])
 }
 
 fn token(name: &str, scope: &str) -> Value {
@@ -145,16 +168,140 @@ fn with_tokens_and_s3_engines_are_told_all_but_secrets() {
 fn spark_reads_tables_in_s3_through_the_catalog() {
     let tokens = json!([token("spark", "read")]);
     let served = Served::start("rest_spark", Lake::remote("rest_spark"), 2_000, &tokens, Some("spark-token"));
-    assert_eq!(served.verify(&["--skip-rejects", "--engine", "spark"]).assert_good(), 2_000);
+    let uri = format!("uri={}", served.url);
+    let keys = ["s3.access-key-id=frazil", "s3.secret-access-key=frazil-secret"];
+    let copies = spark_copies(&["shop.orders"], &[&uri, "token=spark-token", keys[0], keys[1]]);
+    let engine = ["--skip-rejects", "--engine", "spark", "--spark", copies.to_str().unwrap()];
+    assert_eq!(served.verify(&engine).assert_good(), 2_000);
+}
+
+/// The states that a table gets into, each after the one before: several small commits; an optional column more, which
+/// older files lack; small files merged; old snapshots gone, and with them the files that only they reached.
+const STATES: [&str; 4] = ["fresh", "evolved", "compacted", "expired"];
+/// Orders of one commit, a third of them in each partition.
+const BATCH: i64 = 90;
+
+/// A service with a table in each state, every one filled by a topic of its own.
+struct States {
+    served: Served,
+    /// The snapshot of `shop.compacted` before it had the new column, when its files were still small.
+    early: i64,
+}
+
+impl States {
+    fn prepare(name: &str) -> Self {
+        let (kafka, registry, prefix) = (Kafka::shared(), Registry::shared(), name.replace('_', "-"));
+        let mut lake = Lake::local(name);
+        // Another process does the maintenance; SQLite is for one alone.
+        lake.catalog = Postgres::shared().database(name);
+        let tables = STATES.iter().map(|state| {
+            let topic = format!("{prefix}-{state}");
+            create_topic(kafka, &topic, 3, &[]);
+            json!({"topic": topic, "table": format!("shop.{state}"), "key": {"format": "string"}})
+        });
+        let mut config = lake.config(kafka, registry, name, &tables.collect());
+        config["defaults"]["commit_interval"] = "300ms".into();
+        // Nothing is maintained but by hand.
+        let served = Served::run(lake, &config, &["--roles", "ingest"], prefix, None);
+        for round in 0..3 {
+            served.commit(&STATES, round, ORDER);
+        }
+        let early = current(&served.load("compacted")).unwrap()["snapshot-id"].as_i64().unwrap();
+        let mut evolved: Value = serde_json::from_str(ORDER).unwrap();
+        let coupon = json!({"name": "coupon", "type": ["null", "string"], "default": null});
+        evolved["fields"].as_array_mut().unwrap().push(coupon);
+        for round in 3..5 {
+            served.commit(&STATES[1..], round, &evolved.to_string());
+        }
+        config["maintenance"] = json!({"min_files": 2, "keep_snapshots": 1, "keep_min": 1, "keep_min_age": "1ms"});
+        let file = write_config(&served.lake.path("maintain.yaml"), &config);
+        let maintain = |arguments: &[&str]| {
+            let command = ["maintain", "-c", file.to_str().unwrap()];
+            let output = frazil(&[&command[..], arguments].concat());
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        maintain(&["shop.compacted", "shop.expired", "--compact", "--manifests"]);
+        maintain(&["shop.expired", "--expire"]);
+        let states = Self { served, early };
+        states.check();
+        states
+    }
+
+    /// Each table must be in its state, or the engines would read the same four times.
+    fn check(&self) {
+        let files = self.served.lake.files(".parquet");
+        let facts = STATES.map(|state| {
+            let loaded = self.served.load(state);
+            let count = |name: &str| loaded["metadata"][name].as_array().unwrap().len();
+            let live = current(&loaded).unwrap()["summary"]["total-data-files"].as_str().unwrap();
+            let stored = files.iter().filter(|file| file.to_str().unwrap().contains(&format!("/{state}-"))).count();
+            (live.parse::<usize>().unwrap(), stored, count("schemas"), count("snapshots"))
+        });
+        let [fresh, evolved, compacted, expired] = facts;
+        assert!(fresh.0 >= 3 && fresh.1 == fresh.0 && fresh.2 == 1, "fresh: {fresh:?}");
+        assert!(evolved.0 >= 5 && evolved.1 == evolved.0 && evolved.2 == 2, "evolved: {evolved:?}");
+        assert!(compacted.0 == 1 && compacted.1 >= 6 && compacted.3 >= 6, "compacted: {compacted:?}");
+        assert_eq!(expired, (1, 1, 2, 1), "live files, stored files, schemas and snapshots");
+    }
+
+    /// Compares each table with its topic, and the early snapshot with the first three batches.
+    #[track_caller]
+    fn assert_read_by(&self, engines: &[&str]) {
+        let verify = |state: &str| {
+            let (topic, table) = (format!("{}-{state}", self.served.topic), format!("shop.{state}"));
+            let verify = Verify::new(Kafka::shared(), Registry::shared(), &self.served.lake, &topic, &table);
+            verify.with(&["--key", "string", "--rest", &self.served.url]).with(engines)
+        };
+        for state in STATES {
+            let batches = if state == "fresh" { 3 } else { 5 };
+            assert_eq!(verify(state).assert_good(), batches * BATCH.cast_unsigned(), "{state}");
+        }
+        let end = [0, 1, 2].map(|partition| format!("{partition}={BATCH}")).join(",");
+        let early = verify("compacted").with(&["--snapshot", &self.early.to_string(), "--end", &end]);
+        assert_eq!(early.assert_good(), 3 * BATCH.cast_unsigned(), "the early snapshot");
+    }
+}
+
+/// Sends orders to three partitions in turn; those of a schema with coupons have them.
+fn send_orders(topic: &str, schema: &str, numbers: Range<i64>) {
+    let encoder = Encoder::register(Registry::shared(), &format!("{topic}-value"), schema);
+    let producer = Producer::new(Kafka::shared());
+    for n in numbers {
+        let Avro::Record(mut fields) = order(n) else { unreachable!("an order is a record") };
+        if schema.contains("coupon") {
+            let coupon = Avro::Union(1, Box::new(Avro::String(format!("coupon {n}"))));
+            fields.push(("coupon".to_owned(), coupon));
+        }
+        let (key, value) = (format!("customer-{}", n % 7), encoder.encode(Avro::Record(fields)));
+        producer.send(
+            topic,
+            &Record {
+                key: Some(key.as_bytes()),
+                value: Some(&value),
+                partition: Some(i32::try_from(n % 3).unwrap()),
+                timestamp_ms: Some(1_767_225_600_000 + n * 17),
+                ..Record::default()
+            },
+        );
+    }
+    producer.flush();
+}
+
+#[test]
+fn duckdb_pyiceberg_and_spark_read_every_state_of_a_table() {
+    let states = States::prepare("rest_states");
+    let early = format!("shop.compacted@{}", states.early);
+    let tables = ["shop.fresh", "shop.evolved", "shop.compacted", "shop.expired", early.as_str()];
+    let copies = spark_copies(&tables, &[&format!("uri={}", states.served.url)]);
+    states.assert_read_by(&["--engine", "duckdb,pyiceberg,spark", "--spark", copies.to_str().unwrap()]);
 }
 
 #[test]
 #[ignore = "needs a JDK 25 with jdk.incubator.vector; `make test` runs it where there is one"]
-fn trino_reads_local_tables_through_the_catalog() {
-    let served = Served::start("rest_trino", Lake::local("rest_trino"), 2_000, &json!([]), None);
-    let trino = Trino::start("trino", &served.url);
-    let engine = ["--skip-rejects", "--engine", "trino", "--trino", &trino.url];
-    assert_eq!(served.verify(&engine).assert_good(), 2_000);
+fn trino_reads_every_state_of_a_table() {
+    let states = States::prepare("rest_states_trino");
+    let trino = Trino::start("trino", &states.served.url);
+    states.assert_read_by(&["--engine", "trino", "--trino", &trino.url]);
 }
 
 #[test]
@@ -167,7 +314,7 @@ fn tags_change_with_commits_and_with_nothing_else() {
     assert_eq!((again.status, again.etag.as_ref(), &again.body), (304, Some(&tag), &Value::Null));
 
     produce_orders(Kafka::shared(), Registry::shared(), &served.topic, 3, 50);
-    served.await_rows(150);
+    served.await_rows("orders", 150);
     let changed = served.ask(Method::GET, path, None, &[("if-none-match", &tag)]);
     assert_eq!(changed.status, 200);
     assert_ne!(changed.body["metadata-location"], first.body["metadata-location"]);
@@ -225,5 +372,5 @@ fn what_others_made_is_there_and_every_write_is_refused() {
         let refused = served.ask(method.clone(), path, None, &[("content-type", "application/json")]);
         assert_eq!(refused.refusal(), (403, "ForbiddenException"), "{method} {path}");
     }
-    served.await_rows(10);
+    served.await_rows("orders", 10);
 }

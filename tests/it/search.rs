@@ -16,7 +16,7 @@ use crate::process::{Frazil, frazil};
 use crate::services::{Kafka, Registry};
 use crate::wait::eventually;
 
-const MINUTE: Duration = Duration::from_mins(1);
+pub const MINUTE: Duration = Duration::from_mins(1);
 
 const TICKET: &str = r#"{"type": "record", "name": "Ticket", "fields": [
     {"name": "id", "type": "long"},
@@ -26,20 +26,20 @@ const TICKET: &str = r#"{"type": "record", "name": "Ticket", "fields": [
 ]}"#;
 
 /// Tickets, each in the partition of its number.
-struct Tickets {
+pub struct Tickets {
     topic: String,
     encoder: Encoder,
     producer: Producer,
 }
 
 impl Tickets {
-    fn new(kafka: &Kafka, registry: &Registry, topic: &str) -> Self {
+    pub fn new(kafka: &Kafka, registry: &Registry, topic: &str) -> Self {
         create_topic(kafka, topic, 3, &[]);
         let encoder = Encoder::register(registry, &format!("{topic}-value"), TICKET);
         Self { topic: topic.to_owned(), encoder, producer: Producer::new(kafka) }
     }
 
-    fn send(&self, id: i64, title: &str, body: Option<&str>, severity: &str) {
+    pub fn send(&self, id: i64, title: &str, body: Option<&str>, severity: &str) {
         let text = |text: &str| Avro::String(text.to_owned());
         let body = body.map_or(Avro::Union(0, Box::new(Avro::Null)), |body| Avro::Union(1, Box::new(text(body))));
         let value = self.encoder.encode(Avro::Record(vec![
@@ -60,7 +60,7 @@ impl Tickets {
         }
     }
 
-    fn flush(&self) {
+    pub fn flush(&self) {
         self.producer.flush();
     }
 }
@@ -79,7 +79,7 @@ fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, commit_i
 
 /// The answer to a search; panics on a refusal.
 #[track_caller]
-fn search(frazil: &Frazil, body: &Value) -> Value {
+pub fn search(frazil: &Frazil, body: &Value) -> Value {
     let (status, text) = frazil.post("/api/search", body).expect("the listener answers");
     assert_eq!(status, 200, "{body}: {text}");
     let answer: Value = serde_json::from_str(&text).unwrap();
@@ -89,12 +89,12 @@ fn search(frazil: &Frazil, body: &Value) -> Value {
     answer
 }
 
-fn ids(answer: &Value) -> Vec<&str> {
+pub fn ids(answer: &Value) -> Vec<&str> {
     answer["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_str().unwrap()).collect()
 }
 
 /// Waits until so much of each partition is in the index itself.
-fn await_indexed(frazil: &Frazil, topic: &str, offsets: [i64; 3]) {
+pub fn await_indexed(frazil: &Frazil, topic: &str, offsets: [i64; 3]) {
     let ask = json!({"query": "anything", "include_hot": false});
     eventually("the index has come that far", MINUTE, || {
         let (status, text) = frazil.post("/api/search", &ask)?;
@@ -180,7 +180,7 @@ fn a_ticket_is_found_by_word_and_by_meaning_before_and_after_its_commit() {
 }
 
 /// Each ticket has a word of its own, by which exactly it must be found.
-fn word(id: i64) -> String {
+pub fn word(id: i64) -> String {
     // Letters only: digits and hyphens would be taken apart.
     let letters: String = id.to_string().bytes().map(|digit| char::from(b'a' + digit - b'0')).collect();
     format!("zq{letters}qz")

@@ -295,6 +295,16 @@ impl S3 {
     }
 }
 
+/// Copies tables, each `namespace.table` or `namespace.table@snapshot`, with Spark out of the REST catalog that has these
+/// properties (`uri=…`); gives the folder where the verifier finds them. Spark starts slowly: one start for all of them.
+#[track_caller]
+pub fn spark_copies(tables: &[&str], catalog: &[&str]) -> PathBuf {
+    let (dir, tables) = (folder("spark"), tables.join(","));
+    let copy = ["copy", text(&dir), tables.as_str()];
+    script("spark.sh", &[&copy[..], catalog].concat(), &[]);
+    dir
+}
+
 /// A Trino with one catalog, `iceberg`: a REST catalog whose tables are local files.
 pub struct Trino {
     dir: PathBuf,

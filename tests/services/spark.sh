@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Apache Spark with Iceberg, as one of the engines that read tables: PySpark from PyPI, Iceberg's jars from Maven Central.
 #   spark.sh fetch                                    into the cache: 0.5 GB
-#   spark.sh copy FOLDER NAMESPACE.TABLE KEY=VALUE... the table's rows as Parquet files in FOLDER/rows; the pairs are
-#                                                     properties of a REST catalog: uri, token, s3.access-key-id …
+#   spark.sh copy FOLDER NAMESPACE.TABLE[@SNAPSHOT],... KEY=VALUE...
+#                                                     rows as Parquet files in a folder for each of them, called as they
+#                                                     are; the pairs are a REST catalog's: uri, token, s3.access-key-id …
 # JAVA or JAVA_HOME: a java from 17 to 21; without them, those installed are tried.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/paths.sh"
@@ -15,7 +16,7 @@ fetch() {
 	touch "$spark/complete"
 }
 
-copy() { # FOLDER TABLE KEY=VALUE...
+copy() { # FOLDER TABLES KEY=VALUE...
 	local java
 	[[ -f $spark/complete ]] || die "no spark; run tests/services/setup.sh"
 	java=$(find_java 17 21) || die "no Java from 17 to 21 found; run tests/services/setup.sh"
@@ -27,6 +28,6 @@ copy() { # FOLDER TABLE KEY=VALUE...
 
 case ${1:-} in
 fetch) fetch ;;
-copy) copy "${2:?FOLDER}" "${3:?TABLE}" "${@:4}" ;;
+copy) copy "${2:?FOLDER}" "${3:?TABLES}" "${@:4}" ;;
 *) sed -n '2,/^set /{/^#/p}' "$0"; exit 2 ;;
 esac

@@ -18,12 +18,13 @@ import mapping
 
 @dataclasses.dataclass
 class Table:
-    """Where a table is: its row in the catalog's database."""
+    """Where a table is: its row in the catalog's database; and which of its snapshots is meant, if not the current one."""
 
     catalog: str
     namespace: str
     name: str
     metadata_location: str
+    snapshot: int | None = None
 
 
 class Lake:

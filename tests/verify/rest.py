@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import glob
 import json
-import os
-import subprocess
-import tempfile
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -20,15 +16,17 @@ from pyiceberg.catalog.rest import RestCatalog
 import lake
 import mapping
 
-SERVICES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "services")
-
 
 class Rest(lake.Lake):
-    """The tables of one REST catalog. `token` and `s3` may be None; `trino` is the address of a Trino that has it."""
+    """The tables of one REST catalog. `token` and `s3` may be None.
 
-    def __init__(self, uri, token, s3, trino):
+    `spark` is a folder with Spark's copies of the tables, `trino` the address of a Trino that has the catalog: both start
+    slowly, so that whoever runs this starts them, once for many tables.
+    """
+
+    def __init__(self, uri, token, s3, spark, trino):
         super().__init__(None, s3)
-        self._uri, self._token, self._trino = uri.rstrip("/"), token, trino
+        self._uri, self._token, self._spark_folder, self._trino = uri.rstrip("/"), token, spark, trino
         self._metadata = {}
 
     def find(self, name):
@@ -45,7 +43,10 @@ class Rest(lake.Lake):
 
     def columns(self, connection, table):
         metadata = self._metadata[f"{table.namespace}.{table.name}"]
-        schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
+        at = metadata["current-schema-id"]
+        if table.snapshot:
+            at = next(s for s in metadata["snapshots"] if s["snapshot-id"] == table.snapshot)["schema-id"]
+        schema = next(s for s in metadata["schemas"] if s["schema-id"] == at)
         return mapping.from_iceberg({"type": "struct", "fields": schema["fields"]})[1]
 
     def read(self, connection, engine, table, into):
@@ -59,7 +60,8 @@ class Rest(lake.Lake):
             # Else DuckDB makes a secret of what the catalog tells, without keys, and takes it instead of its own.
             access += ", ACCESS_DELEGATION_MODE 'none'"
         connection.execute(f"ATTACH IF NOT EXISTS '' AS rest (TYPE iceberg, ENDPOINT '{self._uri}', {access})")
-        connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM rest."{table.namespace}"."{table.name}"')
+        at = f" AT (VERSION => {table.snapshot})" if table.snapshot else ""
+        connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM rest."{table.namespace}"."{table.name}"{at}')
 
     def _pyiceberg(self, table):
         properties = {"uri": self._uri}
@@ -71,7 +73,7 @@ class Rest(lake.Lake):
         return RestCatalog("rest", **properties).load_table((*table.namespace.split("."), table.name))
 
     def _arrow(self, connection, table, into):
-        self._from_arrow(connection, self._pyiceberg(table).scan().to_arrow(), into)
+        self._from_arrow(connection, self._pyiceberg(table).scan(snapshot_id=table.snapshot).to_arrow(), into)
 
     def _from_arrow(self, connection, rows, into):
         connection.register("rows_of_engine", rows)
@@ -79,26 +81,15 @@ class Rest(lake.Lake):
         connection.unregister("rows_of_engine")
 
     def _spark(self, connection, table, into):
-        properties = {"uri": self._uri}
-        if self._token:
-            properties["token"] = self._token
-        if self._s3:
-            properties |= {"s3.access-key-id": self._s3["key"], "s3.secret-access-key": self._s3["secret"]}
-        with tempfile.TemporaryDirectory() as folder:
-            pairs = [f"{name}={value}" for name, value in properties.items()]
-            script = os.path.join(SERVICES, "spark.sh")
-            done = subprocess.run(
-                [script, "copy", folder, f"{table.namespace}.{table.name}", *pairs], capture_output=True, text=True
-            )
-            if done.returncode:
-                raise SystemExit(f"spark failed: {done.stderr[-4000:]}")
-            files = glob.glob(f"{folder}/rows/*.parquet")
-            connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM read_parquet(?)', [files])
+        at = f"@{table.snapshot}" if table.snapshot else ""
+        rows = f"{self._spark_folder}/{table.namespace}.{table.name}{at}/*.parquet"
+        connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM read_parquet(?)', [rows])
 
     def _trino_rows(self, connection, table, into):
         columns = self.columns(connection, table)
         names = ", ".join('"' + name + '"' for name in columns)
-        rows = query(self._trino, f'SELECT {names} FROM iceberg."{table.namespace}"."{table.name}"')
+        at = f" FOR VERSION AS OF {table.snapshot}" if table.snapshot else ""
+        rows = query(self._trino, f'SELECT {names} FROM iceberg."{table.namespace}"."{table.name}"{at}')
         arrays = [
             pa.array([value(kind, row[index]) for row in rows], mapping.to_arrow(kind))
             for index, kind in enumerate(columns.values())

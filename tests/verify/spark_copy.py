@@ -1,4 +1,4 @@
-"""Copies a table's rows with Spark out of a REST catalog into Parquet files: `JARS FOLDER TABLE KEY=VALUE…`."""
+"""Copies tables with Spark out of a REST catalog into Parquet files: `JARS FOLDER TABLE[@SNAPSHOT],… KEY=VALUE…`."""
 
 import glob
 import sys
@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 
 
 def main():
-    jars, folder, table, *pairs = sys.argv[1:]
+    jars, folder, tables, *pairs = sys.argv[1:]
     settings = {
         "spark.jars": ",".join(glob.glob(f"{jars}/*.jar")),
         "spark.ui.enabled": "false",
@@ -27,8 +27,11 @@ def main():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    quoted = ".".join(f"`{part}`" for part in ["rest", *table.split(".")])
-    spark.table(quoted).write.parquet(f"{folder}/rows")
+    for name in tables.split(","):
+        table, _, snapshot = name.partition("@")
+        quoted = ".".join(f"`{part}`" for part in ["rest", *table.split(".")])
+        at = f" VERSION AS OF {snapshot}" if snapshot else ""
+        spark.sql(f"SELECT * FROM {quoted}{at}").write.parquet(f"{folder}/{name}")
     spark.stop()
 
 

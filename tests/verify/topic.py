@@ -221,6 +221,8 @@ def expect(config, registry, options, dead):
     chunks, shapes = defaultdict(list), {}
     for message in records(config, options.topic, options.start, out.ends):
         identity = (message.topic(), message.partition(), message.offset())
+        if message.offset() >= options.end.get(message.partition(), message.offset() + 1):
+            continue
         key, value = message.key(), message.value()
         try:
             if value is None and key is None:

@@ -1,8 +1,8 @@
 """The offset verifier: is a table exactly what its topic says, by content?
 
 Reads the topic with a consumer of its own (committed records, every partition up to the last stable offset), decodes it
-by the registry's schemas with fastavro, reads the table with DuckDB, PyIceberg or both, and compares by (topic,
-partition, offset) and by the value of every column. Exit code 1, and the first differences, where a row is missing,
+by the registry's schemas with fastavro, reads the table with other engines, and compares by (topic, partition, offset)
+and by the value of every column. Exit code 1, and the first differences, where a row is missing,
 doubled, extra or different, a column is missing, unexpected or of another type, or a record that cannot be a row is not
 among the dead letters.
 """
@@ -24,7 +24,7 @@ IDENTITY = ("@topic", "@partition", "@offset")
 def main():
     options = arguments()
     if options.rest:
-        tables = rest.Rest(options.rest, options.token, options.s3, options.trino)
+        tables = rest.Rest(options.rest, options.token, options.s3, options.spark, options.trino)
     else:
         tables = lake.Lake(options.catalog, options.s3)
     registry = topic.Registry(options.registry, options.registry_user) if options.registry else None
@@ -126,6 +126,7 @@ def check_rows(report, tables, engine, expected, options):
     if table is None:
         report.fault("columns", 1, [f"there is no table {options.table}"])
         return
+    table.snapshot = options.snapshot
     connection = tables.connect()
     actual = tables.columns(connection, table)
     columns = check_columns(report, columns, actual, options)
@@ -236,6 +237,14 @@ def offsets(text):
     return {int(p): int(o) for p, o in (pair.split("=") for pair in text.split(","))}
 
 
+def engines(text):
+    """`duckdb,spark` as a list."""
+    names = text.split(",")
+    if unknown := set(names) - {"duckdb", "pyiceberg", "spark", "trino"}:
+        raise argparse.ArgumentTypeError(f"no such engine: {', '.join(sorted(unknown))}")
+    return names
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -249,8 +258,10 @@ def arguments():
     add("--s3", type=json.loads, help='{"endpoint": URL, "region": …, "key": …, "secret": …}')
     add("--rest", metavar="URL", help="read through this Iceberg REST catalog instead of the database")
     add("--token", help="its bearer token")
+    add("--spark", metavar="FOLDER", help="where `spark.sh copy` has put the rows that Spark reads there")
     add("--trino", metavar="URL", help="a Trino that has that catalog as `iceberg`")
-    add("--engine", choices=["duckdb", "pyiceberg", "both", "spark", "trino"], default="both", help="the last two only with --rest")
+    add("--snapshot", type=int, metavar="ID", help="the table as it was then, through the REST catalog")
+    add("--engine", type=engines, default="duckdb,pyiceberg", metavar="ENGINE,…", help="of duckdb, pyiceberg, spark, trino")
     add("--names", choices=list(topic.SCHEMES), default="kafka")
     add("--include", type=lambda t: t.split(","), help="metadata columns; default: those of the naming scheme")
     add("--key", choices=["auto", "registry", "string", "bytes", "none"], default="auto")
@@ -261,6 +272,7 @@ def arguments():
     add("--good-dead-letters", type=int, default=0, help="how many records that decode are dead letters all the same")
     add("--skip-rejects", action="store_true", help="records that cannot be rows are left out by policy")
     add("--start", type=offsets, default={}, metavar="P=OFFSET,…", help="where the table starts; default: the topic's start")
+    add("--end", type=offsets, default={}, metavar="P=OFFSET,…", help="where the table ends; default: the topic's end")
     add("--allow-missing-below", type=offsets, default={}, metavar="P=OFFSET,…", help="gaps that were given up")
     add("--allow-extra", action="store_true", help="rows whose records the topic no longer has (compaction, retention) are counted")
     add("--where", default="true", help="SQL over the table's columns: which rows to look at")
@@ -268,7 +280,8 @@ def arguments():
     add("--first", type=int, default=10, help="findings shown of each kind")
     add("--json", action="store_true")
     options = parser.parse_args()
-    options.engine = ["duckdb", "pyiceberg"] if options.engine == "both" else [options.engine]
+    if not options.rest and (options.snapshot or {"spark", "trino"} & set(options.engine)):
+        parser.error("spark, trino and --snapshot read through the REST catalog: --rest is missing")
     if options.include is None:
         options.include = ["partition", "offset", "timestamp", "headers"] if options.names == "kafka" else list(topic.METADATA)
     return options
