@@ -1,6 +1,6 @@
 //! The arms of a search in one table: in the dataset by Lance's indexes, among hot entries by looking at all of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, Float32Array};
@@ -30,10 +30,12 @@ const REFINE: u32 = 2;
 /// What all arms of a search ask.
 pub(super) struct Ask {
     pub(super) query: String,
-    pub(super) words: HashSet<String>,
+    pub(super) words: BTreeSet<String>,
     pub(super) vector: Vec<f32>,
     pub(super) filter: Option<String>,
     pub(super) id: Option<RecordId>,
+    /// Records asked for.
+    pub(super) limit: usize,
     /// Entries that an arm gives at most.
     pub(super) most: usize,
 }
@@ -154,7 +156,21 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
             found.push(entry(rows, row, score, false)?);
         }
     }
+    if arm == Arm::Keyword {
+        leave_chance_out(&mut found, &ask);
+    }
     Ok(found)
+}
+
+/// Of texts with the same score it is chance which come into a full list, and others do the next time. Those at its end
+/// are left out, where enough records are left without them.
+fn leave_chance_out(found: &mut Vec<Found>, ask: &Ask) {
+    let least = found.iter().map(|found| found.score).min_by(f32::total_cmp).unwrap_or_default();
+    let above = found.iter().filter(|found| found.score > least).map(|found| &found.id);
+    let is_enough = above.collect::<HashSet<_>>().len() >= ask.limit;
+    if found.len() >= ask.most && is_enough {
+        found.retain(|found| found.score > least);
+    }
 }
 
 async fn by_id(dataset: &Dataset, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
@@ -205,7 +221,8 @@ pub(super) fn hot(arm: Arm, moment: &Moment, ask: &Ask) -> Result<Vec<Found>> {
             batches.iter().map(|batch| allowed(&moment.shape, &batch.entries, ask)).collect::<Result<_>>()?;
         scores.retain(|(at, row, _)| allowed[*at].as_ref().is_none_or(|allowed| is_true(allowed, *row)));
     }
-    scores.sort_by(|(_, _, a), (_, _, b)| b.total_cmp(a));
+    // Of two that are alike the later is first, so that the same question has the same answer.
+    scores.sort_by(|a, b| b.2.total_cmp(&a.2).then_with(|| (b.0, b.1).cmp(&(a.0, a.1))));
     scores.truncate(ask.most);
     scores.into_iter().map(|(at, row, score)| entry(&batches[at].entries, row, score, true)).collect()
 }

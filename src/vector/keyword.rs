@@ -1,7 +1,7 @@
 //! Words of texts, as the index's full-text search takes them apart; and their ranking among records that are not
 //! indexed yet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use arrow::array::{Array, StringArray};
@@ -32,9 +32,9 @@ pub(super) fn tokenizer() -> Result<Box<dyn LanceTokenizer>> {
     analyzer().build().map_err(|e| Error::bug("build the tokenizer").with_source(e))
 }
 
-/// The words of a query.
-pub(super) fn words(query: &str, tokenizer: &mut Box<dyn LanceTokenizer>) -> HashSet<String> {
-    let mut words = HashSet::new();
+/// The words of a query. In an order, so that scores are summed up alike each time that it is asked.
+pub(super) fn words(query: &str, tokenizer: &mut Box<dyn LanceTokenizer>) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
     tokenizer.token_stream_for_search(query).process(&mut |token| {
         words.insert(token.text.clone());
     });
@@ -75,7 +75,7 @@ impl Words {
 }
 
 /// BM25 scores of the texts in `batches` that have any word of `query`: batch, row, score; in no order.
-pub(super) fn score(query: &HashSet<String>, batches: &[&Words]) -> Vec<(usize, usize, f32)> {
+pub(super) fn score(query: &BTreeSet<String>, batches: &[&Words]) -> Vec<(usize, usize, f32)> {
     let texts: usize = batches.iter().map(|words| words.lengths.len()).sum();
     let total: u64 = batches.iter().flat_map(|words| &words.lengths).map(|length| u64::from(*length)).sum();
     let mean = (total as f32 / texts.max(1) as f32).max(1.0);
@@ -98,7 +98,7 @@ pub(super) fn score(query: &HashSet<String>, batches: &[&Words]) -> Vec<(usize, 
 /// The part of `text` with the most different words of the query, and where they stand in it.
 pub(super) fn snippet(
     text: &str,
-    query: &HashSet<String>,
+    query: &BTreeSet<String>,
     tokenizer: &mut Box<dyn LanceTokenizer>,
 ) -> (String, Vec<Range<usize>>) {
     let mut found: Vec<(Range<usize>, String)> = Vec::new();
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_snippet_without_words_is_the_beginning() {
         let mut tokenizer = tokenizer().unwrap();
-        let (short, matches) = snippet("größer", &HashSet::new(), &mut tokenizer);
+        let (short, matches) = snippet("größer", &BTreeSet::new(), &mut tokenizer);
         assert_eq!((short.as_str(), matches.len()), ("größer", 0));
-        let (long, _) = snippet(&"wörd ".repeat(100), &HashSet::new(), &mut tokenizer);
+        let (long, _) = snippet(&"wörd ".repeat(100), &BTreeSet::new(), &mut tokenizer);
         assert!(long.len() <= SNIPPET_BYTES && long.starts_with("wörd") && long.ends_with("wörd"), "{long:?}");
     }
 }

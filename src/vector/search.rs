@@ -174,6 +174,7 @@ impl Search for Searcher {
             query: request.query.clone(),
             filter: arms::filter(&request)?,
             id,
+            limit: request.limit,
             most: request.limit.saturating_mul(ENTRIES_PER_HIT).max(1),
         });
         for table in &tables {
