@@ -31,6 +31,8 @@ const REFINE: u32 = 2;
 pub(super) struct Ask {
     pub(super) query: String,
     pub(super) words: BTreeSet<String>,
+    /// Identifiers among the words.
+    pub(super) identifiers: Vec<String>,
     pub(super) vector: Vec<f32>,
     pub(super) filter: Option<String>,
     pub(super) id: Option<RecordId>,
@@ -71,6 +73,10 @@ pub(super) struct Found {
     pub(super) text: String,
     /// Higher is better, among those of one arm.
     pub(super) score: f32,
+    /// How many of the query's words it has; all, where it was found by its meaning.
+    pub(super) words: usize,
+    /// How many of the query's identifiers it has, where it was found by words.
+    pub(super) identifiers: usize,
     pub(super) is_hot: bool,
 }
 
@@ -159,6 +165,7 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
     if arm == Arm::Keyword {
         leave_chance_out(&mut found, &ask);
     }
+    compare(arm, &mut found, &ask)?;
     Ok(found)
 }
 
@@ -171,6 +178,20 @@ fn leave_chance_out(found: &mut Vec<Found>, ask: &Ask) {
     if found.len() >= ask.most && is_enough {
         found.retain(|found| found.score > least);
     }
+}
+
+/// Notes how much of the query is in what was found.
+fn compare(arm: Arm, found: &mut [Found], ask: &Ask) -> Result<()> {
+    if !matches!(arm, Arm::Keyword | Arm::HotKeyword) {
+        found.iter_mut().for_each(|found| found.words = ask.words.len());
+        return Ok(());
+    }
+    let mut tokenizer = keyword::tokenizer()?;
+    for found in found {
+        found.words = keyword::count(&found.text, &ask.words, &mut tokenizer);
+        found.identifiers = ask.identifiers.iter().filter(|name| keyword::names(&found.text, name)).count();
+    }
+    Ok(())
 }
 
 async fn by_id(dataset: &Dataset, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
@@ -224,7 +245,10 @@ pub(super) fn hot(arm: Arm, moment: &Moment, ask: &Ask) -> Result<Vec<Found>> {
     // Of two that are alike the later is first, so that the same question has the same answer.
     scores.sort_by(|a, b| b.2.total_cmp(&a.2).then_with(|| (b.0, b.1).cmp(&(a.0, a.1))));
     scores.truncate(ask.most);
-    scores.into_iter().map(|(at, row, score)| entry(&batches[at].entries, row, score, true)).collect()
+    let found = scores.into_iter().map(|(at, row, score)| entry(&batches[at].entries, row, score, true));
+    let mut found: Vec<Found> = found.collect::<Result<_>>()?;
+    compare(arm, &mut found, ask)?;
+    Ok(found)
 }
 
 fn by_words(batches: &[&Arc<HotBatch>], ask: &Ask) -> Result<Vec<(usize, usize, f32)>> {
@@ -293,5 +317,6 @@ fn entry(rows: &RecordBatch, row: usize, score: f32, is_hot: bool) -> Result<Fou
     let id = RecordId { source: TopicPartition::new(topic, partition), incarnation, offset };
     let times = rows.column_by_name(TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let time = times.filter(|times| times.is_valid(row)).map(|times| times.value(row).div_euclid(1000));
-    Ok(Found { id, time_ms: time, text: text(rows)?.value(row).to_owned(), score, is_hot })
+    let text = text(rows)?.value(row).to_owned();
+    Ok(Found { id, time_ms: time, text, score, words: 0, identifiers: 0, is_hot })
 }

@@ -18,6 +18,8 @@ const SNIPPET_BYTES: usize = 240;
 
 /// Longer words are not indexed: a hash in hex is.
 const WORD_BYTES_MAX: usize = 128;
+/// Bytes of an identifier at least: a year is none.
+const IDENTIFIER_BYTES_MIN: usize = 5;
 
 /// How texts are taken apart: lower case, English stems, without the commonest English words, accents folded.
 pub(super) fn analyzer() -> InvertedIndexParams {
@@ -39,6 +41,30 @@ pub(super) fn words(query: &str, tokenizer: &mut Box<dyn LanceTokenizer>) -> BTr
         words.insert(token.text.clone());
     });
     words
+}
+
+/// How many of the query's words stand in `text`.
+pub(super) fn count(text: &str, query: &BTreeSet<String>, tokenizer: &mut Box<dyn LanceTokenizer>) -> usize {
+    let mut found: HashSet<&String> = HashSet::new();
+    tokenizer.token_stream_for_doc(text).process(&mut |token| {
+        found.extend(query.get(&token.text));
+    });
+    found.len()
+}
+
+/// The identifiers in a query, as `INV-2026-004711`, lower case. Taken apart into words, they would be like many others.
+pub(super) fn identifiers(query: &str) -> Vec<String> {
+    let trimmed = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    let is_one = |word: &String| word.len() >= IDENTIFIER_BYTES_MIN && word.bytes().any(|byte| byte.is_ascii_digit());
+    query.split_whitespace().map(trimmed).filter(is_one).collect()
+}
+
+/// True where `text` has the identifier as a whole, not as a part of a longer one.
+pub(super) fn names(text: &str, identifier: &str) -> bool {
+    let text = text.to_lowercase();
+    let is_end = |next: Option<char>| next.is_none_or(|c| !c.is_alphanumeric());
+    text.match_indices(identifier)
+        .any(|(at, found)| is_end(text[..at].chars().next_back()) && is_end(text[at + found.len()..].chars().next()))
 }
 
 /// Where each word stands in a batch of texts.
@@ -152,6 +178,26 @@ mod tests {
         scores.sort_by(|a, b| b.2.total_cmp(&a.2));
         assert_eq!(scores.iter().map(|(_, row, _)| *row).collect::<Vec<_>>()[0], 2, "it has both words");
         assert_eq!(scores.len(), 3);
+    }
+
+    #[test]
+    fn an_identifier_is_named_as_a_whole() {
+        assert_eq!(identifiers("what of (INV-2026-004711), since 2026?"), ["inv-2026-004711"]);
+        assert!(identifiers("why is the printer broken").is_empty());
+        let check = |text: &str, is_named: bool| assert_eq!(names(text, "inv-2026-0047"), is_named, "{text:?}");
+        check("Reference INV-2026-0047.", true);
+        check("inv-2026-0047", true);
+        check("INV-2026-00471 and XINV-2026-0047", false);
+        check("INV-2026-00471, then INV-2026-0047", true);
+        check("ORD-2026-0047", false);
+    }
+
+    #[test]
+    fn each_word_of_the_query_counts_once() {
+        let mut tokenizer = tokenizer().unwrap();
+        let query = words("jammed printers, wrong invoice", &mut tokenizer);
+        assert_eq!(count("The printer of printers was jammed", &query, &mut tokenizer), 2);
+        assert_eq!(count("nothing of interest", &query, &mut tokenizer), 0);
     }
 
     #[test]
