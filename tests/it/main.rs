@@ -30,6 +30,7 @@ mod partitions;
 mod process;
 mod recovery;
 mod rest_catalog;
+mod retrieval;
 mod search;
 mod security;
 mod selftest;

@@ -26,20 +26,24 @@ const TICKET: &str = r#"{"type": "record", "name": "Ticket", "fields": [
 ]}"#;
 
 /// Tickets, each in the partition of its number.
-struct Tickets {
+pub struct Tickets {
     topic: String,
     encoder: Encoder,
     producer: Producer,
 }
 
 impl Tickets {
-    fn new(kafka: &Kafka, registry: &Registry, topic: &str) -> Self {
+    pub fn new(kafka: &Kafka, registry: &Registry, topic: &str) -> Self {
         create_topic(kafka, topic, 3, &[]);
         let encoder = Encoder::register(registry, &format!("{topic}-value"), TICKET);
         Self { topic: topic.to_owned(), encoder, producer: Producer::new(kafka) }
     }
 
     fn send(&self, id: i64, title: &str, body: Option<&str>, severity: &str) {
+        self.send_at(id, title, body, severity, 1_767_225_600_000 + id * 60_000);
+    }
+
+    pub fn send_at(&self, id: i64, title: &str, body: Option<&str>, severity: &str, time_ms: i64) {
         let text = |text: &str| Avro::String(text.to_owned());
         let body = body.map_or(Avro::Union(0, Box::new(Avro::Null)), |body| Avro::Union(1, Box::new(text(body))));
         let value = self.encoder.encode(Avro::Record(vec![
@@ -49,7 +53,7 @@ impl Tickets {
             ("severity".to_owned(), text(severity)),
         ]));
         let partition = Some(i32::try_from(id % 3).unwrap());
-        let timestamp_ms = Some(1_767_225_600_000 + id * 60_000);
+        let timestamp_ms = Some(time_ms);
         self.producer.send(&self.topic, &Record { value: Some(&value), partition, timestamp_ms, ..Record::default() });
     }
 
@@ -60,13 +64,13 @@ impl Tickets {
         }
     }
 
-    fn flush(&self) {
+    pub fn flush(&self) {
         self.producer.flush();
     }
 }
 
 /// A configuration with one table of tickets that can be searched.
-fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, commit_interval: &str) -> Value {
+pub fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, commit_interval: &str) -> Value {
     let index = json!({"text": "{title}\n{body}", "filters": ["severity", "id"]});
     let tables = json!([{
         "topic": topic, "table": "shop.tickets", "key": {"format": "string"}, "commit_interval": commit_interval,
@@ -89,12 +93,12 @@ fn search(frazil: &Frazil, body: &Value) -> Value {
     answer
 }
 
-fn ids(answer: &Value) -> Vec<&str> {
+pub fn ids(answer: &Value) -> Vec<&str> {
     answer["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_str().unwrap()).collect()
 }
 
 /// Waits until so much of each partition is in the index itself.
-fn await_indexed(frazil: &Frazil, topic: &str, offsets: [i64; 3]) {
+pub fn await_indexed(frazil: &Frazil, topic: &str, offsets: [i64; 3]) {
     let ask = json!({"query": "anything", "include_hot": false});
     eventually("the index has come that far", MINUTE, || {
         let (status, text) = frazil.post("/api/search", &ask)?;
