@@ -1,6 +1,6 @@
 //! The arms of a search in one table: in the dataset by Lance's indexes, among hot entries by looking at all of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, Float32Array};
@@ -30,10 +30,14 @@ const REFINE: u32 = 2;
 /// What all arms of a search ask.
 pub(super) struct Ask {
     pub(super) query: String,
-    pub(super) words: HashSet<String>,
+    pub(super) words: BTreeSet<String>,
+    /// Identifiers among the words.
+    pub(super) identifiers: Vec<String>,
     pub(super) vector: Vec<f32>,
     pub(super) filter: Option<String>,
     pub(super) id: Option<RecordId>,
+    /// Records asked for.
+    pub(super) limit: usize,
     /// Entries that an arm gives at most.
     pub(super) most: usize,
 }
@@ -69,6 +73,10 @@ pub(super) struct Found {
     pub(super) text: String,
     /// Higher is better, among those of one arm.
     pub(super) score: f32,
+    /// How many of the query's words it has; all, where it was found by its meaning.
+    pub(super) words: usize,
+    /// How many of the query's identifiers it has, where it was found by words.
+    pub(super) identifiers: usize,
     pub(super) is_hot: bool,
 }
 
@@ -154,7 +162,36 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
             found.push(entry(rows, row, score, false)?);
         }
     }
+    if arm == Arm::Keyword {
+        leave_chance_out(&mut found, &ask);
+    }
+    compare(arm, &mut found, &ask)?;
     Ok(found)
+}
+
+/// Of texts with the same score it is chance which come into a full list, and others do the next time. Those at its end
+/// are left out, where enough records are left without them.
+fn leave_chance_out(found: &mut Vec<Found>, ask: &Ask) {
+    let least = found.iter().map(|found| found.score).min_by(f32::total_cmp).unwrap_or_default();
+    let above = found.iter().filter(|found| found.score > least).map(|found| &found.id);
+    let is_enough = above.collect::<HashSet<_>>().len() >= ask.limit;
+    if found.len() >= ask.most && is_enough {
+        found.retain(|found| found.score > least);
+    }
+}
+
+/// Notes how much of the query is in what was found.
+fn compare(arm: Arm, found: &mut [Found], ask: &Ask) -> Result<()> {
+    if !matches!(arm, Arm::Keyword | Arm::HotKeyword) {
+        found.iter_mut().for_each(|found| found.words = ask.words.len());
+        return Ok(());
+    }
+    let mut tokenizer = keyword::tokenizer()?;
+    for found in found {
+        found.words = keyword::count(&found.text, &ask.words, &mut tokenizer);
+        found.identifiers = ask.identifiers.iter().filter(|name| keyword::names(&found.text, name)).count();
+    }
+    Ok(())
 }
 
 async fn by_id(dataset: &Dataset, id: &RecordId, ask: &Ask) -> Result<Vec<Found>> {
@@ -205,9 +242,13 @@ pub(super) fn hot(arm: Arm, moment: &Moment, ask: &Ask) -> Result<Vec<Found>> {
             batches.iter().map(|batch| allowed(&moment.shape, &batch.entries, ask)).collect::<Result<_>>()?;
         scores.retain(|(at, row, _)| allowed[*at].as_ref().is_none_or(|allowed| is_true(allowed, *row)));
     }
-    scores.sort_by(|(_, _, a), (_, _, b)| b.total_cmp(a));
+    // Of two that are alike the later is first, so that the same question has the same answer.
+    scores.sort_by(|a, b| b.2.total_cmp(&a.2).then_with(|| (b.0, b.1).cmp(&(a.0, a.1))));
     scores.truncate(ask.most);
-    scores.into_iter().map(|(at, row, score)| entry(&batches[at].entries, row, score, true)).collect()
+    let found = scores.into_iter().map(|(at, row, score)| entry(&batches[at].entries, row, score, true));
+    let mut found: Vec<Found> = found.collect::<Result<_>>()?;
+    compare(arm, &mut found, ask)?;
+    Ok(found)
 }
 
 fn by_words(batches: &[&Arc<HotBatch>], ask: &Ask) -> Result<Vec<(usize, usize, f32)>> {
@@ -276,5 +317,6 @@ fn entry(rows: &RecordBatch, row: usize, score: f32, is_hot: bool) -> Result<Fou
     let id = RecordId { source: TopicPartition::new(topic, partition), incarnation, offset };
     let times = rows.column_by_name(TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let time = times.filter(|times| times.is_valid(row)).map(|times| times.value(row).div_euclid(1000));
-    Ok(Found { id, time_ms: time, text: text(rows)?.value(row).to_owned(), score, is_hot })
+    let text = text(rows)?.value(row).to_owned();
+    Ok(Found { id, time_ms: time, text, score, words: 0, identifiers: 0, is_hot })
 }

@@ -1,7 +1,7 @@
 //! Words of texts, as the index's full-text search takes them apart; and their ranking among records that are not
 //! indexed yet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use arrow::array::{Array, StringArray};
@@ -18,6 +18,8 @@ const SNIPPET_BYTES: usize = 240;
 
 /// Longer words are not indexed: a hash in hex is.
 const WORD_BYTES_MAX: usize = 128;
+/// Bytes of an identifier at least: a year is none.
+const IDENTIFIER_BYTES_MIN: usize = 5;
 
 /// How texts are taken apart: lower case, English stems, without the commonest English words, accents folded.
 pub(super) fn analyzer() -> InvertedIndexParams {
@@ -32,13 +34,37 @@ pub(super) fn tokenizer() -> Result<Box<dyn LanceTokenizer>> {
     analyzer().build().map_err(|e| Error::bug("build the tokenizer").with_source(e))
 }
 
-/// The words of a query.
-pub(super) fn words(query: &str, tokenizer: &mut Box<dyn LanceTokenizer>) -> HashSet<String> {
-    let mut words = HashSet::new();
+/// The words of a query. In an order, so that scores are summed up alike each time that it is asked.
+pub(super) fn words(query: &str, tokenizer: &mut Box<dyn LanceTokenizer>) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
     tokenizer.token_stream_for_search(query).process(&mut |token| {
         words.insert(token.text.clone());
     });
     words
+}
+
+/// How many of the query's words stand in `text`.
+pub(super) fn count(text: &str, query: &BTreeSet<String>, tokenizer: &mut Box<dyn LanceTokenizer>) -> usize {
+    let mut found: HashSet<&String> = HashSet::new();
+    tokenizer.token_stream_for_doc(text).process(&mut |token| {
+        found.extend(query.get(&token.text));
+    });
+    found.len()
+}
+
+/// The identifiers in a query, as `INV-2026-004711`, lower case. Taken apart into words, they would be like many others.
+pub(super) fn identifiers(query: &str) -> Vec<String> {
+    let trimmed = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    let is_one = |word: &String| word.len() >= IDENTIFIER_BYTES_MIN && word.bytes().any(|byte| byte.is_ascii_digit());
+    query.split_whitespace().map(trimmed).filter(is_one).collect()
+}
+
+/// True where `text` has the identifier as a whole, not as a part of a longer one.
+pub(super) fn names(text: &str, identifier: &str) -> bool {
+    let text = text.to_lowercase();
+    let is_end = |next: Option<char>| next.is_none_or(|c| !c.is_alphanumeric());
+    text.match_indices(identifier)
+        .any(|(at, found)| is_end(text[..at].chars().next_back()) && is_end(text[at + found.len()..].chars().next()))
 }
 
 /// Where each word stands in a batch of texts.
@@ -75,7 +101,7 @@ impl Words {
 }
 
 /// BM25 scores of the texts in `batches` that have any word of `query`: batch, row, score; in no order.
-pub(super) fn score(query: &HashSet<String>, batches: &[&Words]) -> Vec<(usize, usize, f32)> {
+pub(super) fn score(query: &BTreeSet<String>, batches: &[&Words]) -> Vec<(usize, usize, f32)> {
     let texts: usize = batches.iter().map(|words| words.lengths.len()).sum();
     let total: u64 = batches.iter().flat_map(|words| &words.lengths).map(|length| u64::from(*length)).sum();
     let mean = (total as f32 / texts.max(1) as f32).max(1.0);
@@ -98,7 +124,7 @@ pub(super) fn score(query: &HashSet<String>, batches: &[&Words]) -> Vec<(usize, 
 /// The part of `text` with the most different words of the query, and where they stand in it.
 pub(super) fn snippet(
     text: &str,
-    query: &HashSet<String>,
+    query: &BTreeSet<String>,
     tokenizer: &mut Box<dyn LanceTokenizer>,
 ) -> (String, Vec<Range<usize>>) {
     let mut found: Vec<(Range<usize>, String)> = Vec::new();
@@ -155,6 +181,26 @@ mod tests {
     }
 
     #[test]
+    fn an_identifier_is_named_as_a_whole() {
+        assert_eq!(identifiers("what of (INV-2026-004711), since 2026?"), ["inv-2026-004711"]);
+        assert!(identifiers("why is the printer broken").is_empty());
+        let check = |text: &str, is_named: bool| assert_eq!(names(text, "inv-2026-0047"), is_named, "{text:?}");
+        check("Reference INV-2026-0047.", true);
+        check("inv-2026-0047", true);
+        check("INV-2026-00471 and XINV-2026-0047", false);
+        check("INV-2026-00471, then INV-2026-0047", true);
+        check("ORD-2026-0047", false);
+    }
+
+    #[test]
+    fn each_word_of_the_query_counts_once() {
+        let mut tokenizer = tokenizer().unwrap();
+        let query = words("jammed printers, wrong invoice", &mut tokenizer);
+        assert_eq!(count("The printer of printers was jammed", &query, &mut tokenizer), 2);
+        assert_eq!(count("nothing of interest", &query, &mut tokenizer), 0);
+    }
+
+    #[test]
     fn a_snippet_shows_the_words_where_they_stand() {
         let mut tokenizer = tokenizer().unwrap();
         let text =
@@ -168,9 +214,9 @@ mod tests {
     #[test]
     fn a_snippet_without_words_is_the_beginning() {
         let mut tokenizer = tokenizer().unwrap();
-        let (short, matches) = snippet("größer", &HashSet::new(), &mut tokenizer);
+        let (short, matches) = snippet("größer", &BTreeSet::new(), &mut tokenizer);
         assert_eq!((short.as_str(), matches.len()), ("größer", 0));
-        let (long, _) = snippet(&"wörd ".repeat(100), &HashSet::new(), &mut tokenizer);
+        let (long, _) = snippet(&"wörd ".repeat(100), &BTreeSet::new(), &mut tokenizer);
         assert!(long.len() <= SNIPPET_BYTES && long.starts_with("wörd") && long.ends_with("wörd"), "{long:?}");
     }
 }

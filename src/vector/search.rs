@@ -170,10 +170,12 @@ impl Search for Searcher {
         let has_vectors = arms.iter().any(|arm| matches!(arm, Arm::Vector | Arm::HotVector));
         let ask = Arc::new(Ask {
             words: keyword::words(&request.query, &mut tokenizer),
+            identifiers: keyword::identifiers(&request.query),
             vector: if has_vectors { self.compute.run(move || embedder.embed(&text)).await?? } else { Vec::new() },
             query: request.query.clone(),
             filter: arms::filter(&request)?,
             id,
+            limit: request.limit,
             most: request.limit.saturating_mul(ENTRIES_PER_HIT).max(1),
         });
         for table in &tables {
@@ -226,7 +228,8 @@ fn arms(request: &SearchRequest, is_id: bool) -> Vec<Arm> {
 /// All lists in one order by reciprocal rank, each record once, with the text that fits best.
 ///
 /// Scores of vectors are comparable wherever they were found, and make one list. Scores of words are not: how rare a
-/// word is differs from table to table, and between what is indexed and what is hot.
+/// word is differs from table to table, and between what is indexed and what is hot. So the first of several lists are
+/// alike, and more of the query's words decide. What has an identifier of the query comes before everything else.
 fn fuse(lists: Vec<((TableName, Arm), Vec<Found>)>, recency: Recency, now_ms: i64) -> Vec<(Hit, String)> {
     let mut ranked: Vec<Vec<(TableName, Arm, Found)>> = Vec::new();
     let mut vectors = Vec::new();
@@ -238,7 +241,7 @@ fn fuse(lists: Vec<((TableName, Arm), Vec<Found>)>, recency: Recency, now_ms: i6
         }
     }
     ranked.push(vectors);
-    let mut hits: HashMap<(TableName, RecordId), (Hit, String)> = HashMap::new();
+    let mut hits: HashMap<(TableName, RecordId), Fused> = HashMap::new();
     for mut list in ranked {
         list.sort_by(|(_, _, a), (_, _, b)| b.score.total_cmp(&a.score).then_with(|| newer(a, b)));
         let (mut seen, mut rank) = (HashSet::new(), 0);
@@ -249,25 +252,39 @@ fn fuse(lists: Vec<((TableName, Arm), Vec<Found>)>, recency: Recency, now_ms: i6
             }
             rank += 1;
             let tier = if found.is_hot { Tier::Hot } else { Tier::Index };
-            let (hit, _) = hits.entry(key.clone()).or_insert_with(|| {
+            let fused = hits.entry(key.clone()).or_insert_with(|| {
                 let (table, id) = key;
                 let (snippet, matches, ranks) = Default::default();
-                (Hit { id, table, tier, score: 0.0, time_ms: found.time_ms, snippet, matches, ranks }, found.text)
+                let hit = Hit { id, table, tier, score: 0.0, time_ms: found.time_ms, snippet, matches, ranks };
+                Fused { hit, text: found.text, words: found.words, identifiers: 0 }
             });
-            hit.score += 1.0 / (FUSION + rank as f64);
-            hit.ranks.insert(arm, rank);
+            fused.hit.score += 1.0 / (FUSION + rank as f64);
+            fused.hit.ranks.insert(arm, rank);
+            fused.words = fused.words.min(found.words);
+            fused.identifiers = fused.identifiers.max(found.identifiers);
         }
     }
-    let mut hits: Vec<(Hit, String)> = hits.into_values().collect();
-    for (hit, _) in &mut hits {
-        hit.score *= weight(recency, hit.time_ms, now_ms);
+    let mut hits: Vec<Fused> = hits.into_values().collect();
+    for Fused { hit, identifiers, .. } in &mut hits {
+        // Ranks add up to less than a tenth, and recency takes nine tenths at most.
+        hit.score = (hit.score + *identifiers as f64) * weight(recency, hit.time_ms, now_ms);
     }
-    let order = |(a, _): &(Hit, String), (b, _): &(Hit, String)| {
-        let by_time = || b.time_ms.cmp(&a.time_ms);
-        b.score.total_cmp(&a.score).then_with(by_time).then_with(|| a.id.cmp(&b.id))
-    };
-    hits.sort_by(order);
-    hits
+    hits.sort_by(|a, b| {
+        let by_time = || b.hit.time_ms.cmp(&a.hit.time_ms);
+        let by_words = || b.words.cmp(&a.words);
+        let by_score = b.hit.score.total_cmp(&a.hit.score);
+        by_score.then_with(by_words).then_with(by_time).then_with(|| a.hit.id.cmp(&b.hit.id))
+    });
+    hits.into_iter().map(|fused| (fused.hit, fused.text)).collect()
+}
+
+/// A record on its way to its place.
+struct Fused {
+    hit: Hit,
+    text: String,
+    /// How many of the query's words, and of its identifiers, it has.
+    words: usize,
+    identifiers: usize,
 }
 
 fn newer(a: &Found, b: &Found) -> Ordering {
@@ -293,7 +310,7 @@ mod tests {
 
     fn found(offset: i64, score: f32, time_ms: i64) -> Found {
         let id = RecordId { source: TopicPartition::new("t", 0), incarnation: 0, offset };
-        Found { id, time_ms: Some(time_ms), text: String::new(), score, is_hot: false }
+        Found { id, time_ms: Some(time_ms), text: String::new(), score, words: 1, identifiers: 0, is_hot: false }
     }
 
     fn fused(lists: Vec<(Arm, Vec<Found>)>, recency: Recency) -> Vec<i64> {
@@ -314,6 +331,22 @@ mod tests {
         let hot = vec![found(1, 0.2, 0)];
         let indexed = vec![found(2, 0.9, 0), found(3, 0.8, 0)];
         assert_eq!(fused(vec![(Arm::HotVector, hot), (Arm::Vector, indexed)], Recency::None), [2, 3, 1]);
+    }
+
+    #[test]
+    fn of_the_first_in_two_lists_the_one_with_more_words_is_first() {
+        let indexed = vec![Found { words: 2, ..found(1, 3.0, 5) }];
+        let hot = vec![found(2, 9.0, 7)];
+        assert_eq!(fused(vec![(Arm::Keyword, indexed), (Arm::HotKeyword, hot)], Recency::None), [1, 2]);
+    }
+
+    #[test]
+    fn a_record_with_an_identifier_of_the_query_is_first_however_old() {
+        let words = vec![found(1, 9.0, 1000), Found { identifiers: 1, ..found(2, 8.0, 1000 - 90 * 86_400_000) }];
+        let vectors = vec![found(1, 0.9, 1000)];
+        let lists = || vec![(Arm::Keyword, words.clone()), (Arm::Vector, vectors.clone())];
+        assert_eq!(fused(lists(), Recency::None), [2, 1]);
+        assert_eq!(fused(lists(), Recency::Strong), [2, 1]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod partitions;
 mod process;
 mod recovery;
 mod rest_catalog;
+mod retrieval;
 mod seam;
 mod search;
 mod security;

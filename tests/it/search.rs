@@ -40,6 +40,10 @@ impl Tickets {
     }
 
     pub fn send(&self, id: i64, title: &str, body: Option<&str>, severity: &str) {
+        self.send_at(id, title, body, severity, 1_767_225_600_000 + id * 60_000);
+    }
+
+    pub fn send_at(&self, id: i64, title: &str, body: Option<&str>, severity: &str, time_ms: i64) {
         let text = |text: &str| Avro::String(text.to_owned());
         let body = body.map_or(Avro::Union(0, Box::new(Avro::Null)), |body| Avro::Union(1, Box::new(text(body))));
         let value = self.encoder.encode(Avro::Record(vec![
@@ -49,7 +53,7 @@ impl Tickets {
             ("severity".to_owned(), text(severity)),
         ]));
         let partition = Some(i32::try_from(id % 3).unwrap());
-        let timestamp_ms = Some(1_767_225_600_000 + id * 60_000);
+        let timestamp_ms = Some(time_ms);
         self.producer.send(&self.topic, &Record { value: Some(&value), partition, timestamp_ms, ..Record::default() });
     }
 
@@ -66,7 +70,7 @@ impl Tickets {
 }
 
 /// A configuration with one table of tickets that can be searched.
-fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, commit_interval: &str) -> Value {
+pub fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, commit_interval: &str) -> Value {
     let index = json!({"text": "{title}\n{body}", "filters": ["severity", "id"]});
     let tables = json!([{
         "topic": topic, "table": "shop.tickets", "key": {"format": "string"}, "commit_interval": commit_interval,
