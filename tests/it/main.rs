@@ -37,6 +37,7 @@ mod services;
 mod settings;
 mod smoke;
 mod sql;
+mod sqllogic;
 mod traffic;
 mod transactions;
 mod types;

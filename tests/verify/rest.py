@@ -53,12 +53,16 @@ class Rest(lake.Lake):
             connection, table, into
         )
 
-    def _duckdb(self, connection, table, into):
+    def attach(self, connection):
+        """Makes the catalog known to a DuckDB, as `rest`."""
         access = f"TOKEN '{self._token}'" if self._token else "AUTHORIZATION_TYPE 'none'"
         if self._s3:
             # Else DuckDB makes a secret of what the catalog tells, without keys, and takes it instead of its own.
             access += ", ACCESS_DELEGATION_MODE 'none'"
         connection.execute(f"ATTACH IF NOT EXISTS '' AS rest (TYPE iceberg, ENDPOINT '{self._uri}', {access})")
+
+    def _duckdb(self, connection, table, into):
+        self.attach(connection)
         connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM rest."{table.namespace}"."{table.name}"')
 
     def _pyiceberg(self, table):
