@@ -2,46 +2,50 @@
 //! the query's catalog understands, since the planner has no place for them.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::version::SnapshotAt;
 
-/// The text with each `FOR … AS OF …` folded into the name before it.
+/// The text with each `FOR … AS OF …` folded into the name before it. All else stays as it was written: tokens that
+/// are printed again lose the quotes that are doubled inside of literals and names.
 pub(super) fn fold(sql: &str) -> Result<String> {
-    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location();
     let tokens = tokens.map_err(|e| refuse(format!("the statement cannot be read: {e}")))?;
-    let mut folded: Vec<Token> = Vec::with_capacity(tokens.len());
-    let mut rest = tokens.as_slice();
-    while let Some((token, after)) = rest.split_first() {
-        let words: Vec<(usize, &Token)> =
-            rest.iter().enumerate().filter(|(_, token)| !matches!(token, Token::Whitespace(_))).take(5).collect();
-        let (at, used) = match words.as_slice() {
-            [(_, f), (_, kind), (_, a), (_, o), (last, value)]
-                if is(f, "FOR") && is(a, "AS") && is(o, "OF") && (is(kind, "VERSION") || is(kind, "TIMESTAMP")) =>
-            {
-                (suffix(is(kind, "VERSION"), value)?, last + 1)
-            }
-            _ => {
-                folded.push(token.clone());
-                rest = after;
-                continue;
-            }
-        };
-        while matches!(folded.last(), Some(Token::Whitespace(_))) {
-            folded.pop();
+    let words: Vec<&TokenWithSpan> = tokens.iter().filter(|word| !matches!(word.token, Token::Whitespace(_))).collect();
+    let (mut folded, mut copied) = (String::with_capacity(sql.len()), 0);
+    for (at, clause) in words.windows(5).enumerate() {
+        let [f, kind, a, o, value] = clause else { continue };
+        if !(is(f, "FOR") && is(a, "AS") && is(o, "OF") && (is(kind, "VERSION") || is(kind, "TIMESTAMP"))) {
+            continue;
         }
-        let Some(Token::Word(word)) = folded.last_mut() else {
+        let suffix = suffix(is(kind, "VERSION"), &value.token)?;
+        let named = at.checked_sub(1).map(|before| words[before]);
+        let Some(TokenWithSpan { token: Token::Word(word), span }) = named else {
             return Err(refuse("`FOR … AS OF …` belongs behind a table's name".to_owned()));
         };
-        if word.quote_style.is_none() {
-            word.value = word.value.to_lowercase();
-        }
-        word.quote_style = Some('"');
-        word.value.push_str(&at);
-        rest = &rest[used..];
+        let name = match word.quote_style {
+            None => word.value.to_lowercase(),
+            Some(_) => word.value.replace('"', "\"\""),
+        };
+        // The dialect reads on in `/*! … */`, whose words all stand where the comment does.
+        let Some(between) = sql.get(copied..offset(sql, span.start)) else {
+            return Err(refuse("`FOR … AS OF …` cannot stand in a comment".to_owned()));
+        };
+        folded.push_str(between);
+        folded.push_str(&format!("\"{name}{suffix}\""));
+        copied = offset(sql, value.span.end);
     }
-    Ok(folded.iter().map(ToString::to_string).collect())
+    folded.push_str(&sql[copied..]);
+    Ok(folded)
+}
+
+/// Where a location, counted in lines and characters from 1, is in the text.
+fn offset(sql: &str, location: Location) -> usize {
+    let [lines, characters] =
+        [location.line, location.column].map(|n| usize::try_from(n).map_or(0, |n| n.saturating_sub(1)));
+    let line: usize = sql.split_inclusive('\n').take(lines).map(str::len).sum();
+    sql[line..].char_indices().nth(characters).map_or(sql.len(), |(at, _)| line + at)
 }
 
 /// A name and the snapshot that [`fold`] put into it.
@@ -68,8 +72,8 @@ fn suffix(version: bool, value: &Token) -> Result<String> {
     }
 }
 
-fn is(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(held) if held.quote_style.is_none() && held.value.eq_ignore_ascii_case(word))
+fn is(token: &TokenWithSpan, word: &str) -> bool {
+    matches!(&token.token, Token::Word(held) if held.quote_style.is_none() && held.value.eq_ignore_ascii_case(word))
 }
 
 fn refuse(text: String) -> Error {
@@ -89,6 +93,12 @@ mod tests {
             "SELECT 'x FOR VERSION AS OF 1', substring(a FOR 2)",
             "SELECT 'x FOR VERSION AS OF 1', substring(a FOR 2)",
         );
+        check("SELECT 'it''s', E'\\'', \"a\"\"b\" -- c''", "SELECT 'it''s', E'\\'', \"a\"\"b\" -- c''");
+        check(
+            "SELECT 'ß''',\n '''' FROM T /* x */ FOR\n VERSION AS OF 1, \"ü\"\"\" FOR VERSION AS OF 2",
+            "SELECT 'ß''',\n '''' FROM \"t@v1\", \"ü\"\"@v2\"",
+        );
+        assert!(fold("SELECT 1 FROM t FOR VERSION AS OF 1 FOR VERSION AS OF 2").is_err());
         assert!(fold("SELECT * FROM t FOR VERSION AS OF 'yesterday'").is_err());
         assert_eq!(split("t@t-5").unwrap(), ("t", Some(SnapshotAt::Timestamp(-5))));
         assert_eq!(split("t").unwrap(), ("t", None));

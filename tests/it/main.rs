@@ -41,6 +41,7 @@ mod services;
 mod settings;
 mod smoke;
 mod sql;
+mod sqllogic;
 mod traffic;
 mod transactions;
 mod types;

@@ -24,7 +24,7 @@ class Rest(lake.Lake):
     slowly, so that whoever runs this starts them, once for many tables.
     """
 
-    def __init__(self, uri, token, s3, spark, trino):
+    def __init__(self, uri, token=None, s3=None, spark=None, trino=None):
         super().__init__(None, s3)
         self._uri, self._token, self._spark_folder, self._trino = uri.rstrip("/"), token, spark, trino
         self._metadata = {}
@@ -54,12 +54,16 @@ class Rest(lake.Lake):
             connection, table, into
         )
 
-    def _duckdb(self, connection, table, into):
+    def attach(self, connection):
+        """Makes the catalog known to a DuckDB, as `rest`."""
         access = f"TOKEN '{self._token}'" if self._token else "AUTHORIZATION_TYPE 'none'"
         if self._s3:
             # Else DuckDB makes a secret of what the catalog tells, without keys, and takes it instead of its own.
             access += ", ACCESS_DELEGATION_MODE 'none'"
         connection.execute(f"ATTACH IF NOT EXISTS '' AS rest (TYPE iceberg, ENDPOINT '{self._uri}', {access})")
+
+    def _duckdb(self, connection, table, into):
+        self.attach(connection)
         at = f" AT (VERSION => {table.snapshot})" if table.snapshot else ""
         connection.execute(f'CREATE TABLE "{into}" AS SELECT * FROM rest."{table.namespace}"."{table.name}"{at}')
 
