@@ -22,10 +22,12 @@ use crate::model::ids::TopicPartition;
 use crate::model::record::RecordId;
 use crate::ports::{Arm, SearchRequest};
 
-/// Vector partitions that a search looks into, the nearest first; more where a filter leaves too few entries in them.
-const PARTITIONS: usize = 32;
+/// Vector partitions that a search looks into, the nearest first: this part of all of them, and so many at least. With a
+/// filter as many as it takes.
+const PARTITIONS_PART: usize = 4;
+const PARTITIONS_MIN: usize = 32;
 /// Entries compared by their full vectors, for each entry asked for.
-const REFINE: u32 = 2;
+const REFINE: u32 = 1;
 
 /// What all arms of a search ask.
 pub(super) struct Ask {
@@ -149,7 +151,11 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
     } else {
         let query = Float32Array::from(ask.vector.clone());
         let scan = scan.nearest(VECTOR, &query, ask.most).map_err(asked)?.distance_metric(METRIC);
-        scan.minimum_nprobes(PARTITIONS).refine(REFINE);
+        scan.minimum_nprobes(PARTITIONS_MIN).refine(REFINE);
+        if ask.filter.is_none() {
+            let all = usize::try_from(moment.partitions).unwrap_or(usize::MAX);
+            scan.maximum_nprobes((all / PARTITIONS_PART).max(PARTITIONS_MIN));
+        }
     }
     let rows: Vec<RecordBatch> = scan.try_into_stream().await.map_err(asked)?.try_collect().await.map_err(asked)?;
     let mut found = Vec::new();
@@ -157,8 +163,8 @@ pub(super) async fn indexed(arm: Arm, moment: Moment, ask: Arc<Ask>) -> Result<V
         let scores = column(rows, score)?;
         for row in 0..rows.num_rows() {
             let score = scores.value(row);
-            // The distance of a product is what lacks to 1.
-            let score = if arm == Arm::Keyword { score } else { 1.0 - score };
+            // The product of two vectors of length 1, out of the square of their distance.
+            let score = if arm == Arm::Keyword { score } else { 1.0 - score / 2.0 };
             found.push(entry(rows, row, score, false)?);
         }
     }

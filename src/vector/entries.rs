@@ -2,13 +2,13 @@
 //! searched is elsewhere.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float32Array, Int32Array, Int64Array, StringArray,
     UInt32Array, new_null_array,
 };
+use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -76,7 +76,7 @@ impl Shape {
             Field::new(CHUNK, DataType::Int32, false),
             Field::new(TEXT, DataType::Utf8, false),
             Field::new(HASH, DataType::Int64, false),
-            Field::new(VECTOR, DataType::FixedSizeList(item, numbers), false),
+            Field::new(VECTOR, DataType::FixedSizeList(item, numbers), true),
             Field::new(BATCH, DataType::Int64, false),
         ];
         fields.extend(filters.iter().map(|(name, kind)| Field::new(name, kind.clone(), true)));
@@ -108,8 +108,8 @@ fn filter_type(kind: &Type) -> Option<DataType> {
     }
 }
 
-/// Offsets of records that need not be taken again, per partition of an incarnation of its topic.
-pub(super) type Covered = BTreeMap<(TopicPartition, i32), Range<i64>>;
+/// Offsets of records that need not be taken again, in order, per partition of an incarnation of its topic.
+pub(super) type Covered = BTreeMap<(TopicPartition, i32), Vec<i64>>;
 
 impl IndexSpec {
     /// `rows` but for those of records that are `covered`, and those that are of no record, as other engines may write.
@@ -138,10 +138,10 @@ impl IndexSpec {
             };
             let given = incarnations.as_ref().filter(|column| column.is_valid(row));
             let incarnation = given.map_or(0, |column| column.as_primitive::<Int32Type>().value(row));
-            let is_of = |((source, of), _): &(&(TopicPartition, i32), &Range<i64>)| {
+            let is_of = |((source, of), _): &(&(TopicPartition, i32), &Vec<i64>)| {
                 *source.topic == *topic && source.partition == partitions.value(row) && *of == incarnation
             };
-            !covered.iter().filter(is_of).any(|(_, taken)| taken.contains(&offsets.value(row)))
+            !covered.iter().filter(is_of).any(|(_, taken)| taken.binary_search(&offsets.value(row)).is_ok())
         };
         let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(keep(row))).collect();
         filter_record_batch(rows, &keep).map_err(|e| Error::bug("filter rows").with_source(e))
@@ -190,7 +190,10 @@ pub(super) fn entries(
         TopicOf::Column(name) => required(name, &DataType::Utf8)?,
     };
     let (item, dimension) = vector_parts(embedder.dimension());
-    let vectors = FixedSizeListArray::try_new(item, dimension, Arc::new(Float32Array::from(vectors)), None);
+    // A text of which the model knows nothing is near nothing.
+    let is_known = vectors.chunks_exact(embedder.dimension().max(1)).map(|vector| vector.iter().any(|n| *n != 0.0));
+    let is_known: NullBuffer = is_known.collect();
+    let vectors = FixedSizeListArray::try_new(item, dimension, Arc::new(Float32Array::from(vectors)), Some(is_known));
     let mut columns: Vec<ArrayRef> = vec![
         topic,
         required(&spec.columns.partition, &DataType::Int32)?,

@@ -188,9 +188,12 @@ impl Follower {
         if self.lease.is_held() {
             return Ok(true);
         }
-        // What the writer before this one left behind must be seen, and what it did not finish be removed.
-        self.stored = None;
-        self.lease.take().await
+        let is_taken = self.lease.take().await?;
+        if is_taken {
+            // What the writer before this one left behind must be seen, and what it did not finish be removed.
+            self.stored = None;
+        }
+        Ok(is_taken)
     }
 
     fn definition(&self, shape: &Shape) -> Definition {
@@ -200,12 +203,13 @@ impl Follower {
     /// What another process has written.
     async fn look_on(&mut self, state: &TableState) -> Result<bool> {
         let shape = Arc::new(Shape::new(&self.index.spec, &state.schema, self.sources.embedder.dimension())?);
-        match &mut self.stored {
+        let is_current = match &mut self.stored {
             Some((stored, known)) if *known == shape => stored.refresh().await?,
-            _ => {
-                let stored = self.place.open(&self.index.spec.table, &self.definition(&shape)).await?;
-                self.stored = stored.map(|stored| (stored, shape));
-            }
+            _ => false,
+        };
+        if !is_current {
+            let stored = self.place.open(&self.index.spec.table, &self.definition(&shape)).await?;
+            self.stored = stored.map(|stored| (stored, shape));
         }
         self.show().await?;
         Ok(false)
@@ -228,7 +232,7 @@ impl Follower {
                 let missing: Vec<&str> =
                     self.index.spec.needs().into_iter().filter(|name| state.schema.field(name).is_none()).collect();
                 tracing::info!(%table, ?missing, "making a new index; columns that are missing are empty until they come");
-                self.place.create(table, &shape, &definition).await?
+                self.place.create(table, &shape, &definition, self.sources.clock.fresh_id()).await?
             }
         };
         self.stored = Some((stored, Arc::clone(&shape)));
@@ -270,7 +274,11 @@ impl Follower {
                 continue;
             }
             match incarnation(&hot, source, begin, *end) {
-                Some(of) => drop(covered.insert((source.clone(), of), begin.0..end.0)),
+                Some(of) => {
+                    let batches = hot.iter().filter(|batch| batch.source == *source);
+                    let offsets = batches.flat_map(|batch| &batch.offsets).copied();
+                    covered.insert((source.clone(), of), offsets.collect());
+                }
                 None => {
                     is_all = false;
                     hot.retain(|batch| batch.source != *source);
@@ -280,7 +288,7 @@ impl Follower {
         // Hot batches are whole batches of the very rows that were committed: where their number is right, they are
         // all of them, and nothing need be read or embedded again.
         let rows: u64 = files.iter().map(|file| file.rows).sum();
-        let is_all = is_all && hot.iter().map(|batch| batch.rows).sum::<u64>() == rows;
+        let is_all = is_all && hot.iter().map(|batch| batch.offsets.len() as u64).sum::<u64>() == rows;
         let mut append = Append { of: self, batch: position.batch, waiting: Vec::new(), entries: 0 };
         for batch in &hot {
             append.take(entries::of_batch(&batch.entries, position.batch)?).await?;

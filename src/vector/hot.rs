@@ -19,8 +19,8 @@ pub(super) struct HotBatch {
     /// The position before its records, and the one behind them.
     pub(super) first: NextOffset,
     pub(super) next: NextOffset,
-    /// The table's rows in it, those without text included.
-    pub(super) rows: u64,
+    /// The offsets of the table's rows in it, those without text included, in order.
+    pub(super) offsets: Vec<i64>,
     pub(super) newest_ms: Option<i64>,
     pub(super) entries: RecordBatch,
     /// Its words, counted when the first search asks.
@@ -140,7 +140,7 @@ mod tests {
             source: source(),
             first: NextOffset(first),
             next: NextOffset(next),
-            rows: u64::try_from(next - first).unwrap(),
+            offsets: (first..next).collect(),
             newest_ms: None,
             entries: RecordBatch::new_empty(Arc::new(Schema::empty())),
             words: OnceLock::new(),

@@ -37,6 +37,7 @@ struct State {
     dataset: Option<Arc<Dataset>>,
     position: Option<Position>,
     entries: u64,
+    partitions: u64,
     hot: Hot,
 }
 
@@ -46,6 +47,8 @@ pub(super) struct Moment {
     pub(super) shape: Arc<Shape>,
     /// `None` before anything is indexed.
     pub(super) dataset: Option<Arc<Dataset>>,
+    /// Partitions of its vector index; none without one.
+    pub(super) partitions: u64,
     /// What the dataset does not have.
     pub(super) hot: Vec<Arc<HotBatch>>,
     pub(super) as_of: AsOf,
@@ -55,7 +58,8 @@ impl TableIndex {
     /// An index that was not opened yet. Hot entries of all indexes with this `budget` share its bytes.
     #[must_use]
     pub fn new(spec: IndexSpec, budget: Budget) -> Self {
-        let state = State { shape: None, dataset: None, position: None, entries: 0, hot: Hot::new(budget) };
+        let state =
+            State { shape: None, dataset: None, position: None, entries: 0, partitions: 0, hot: Hot::new(budget) };
         Self { spec, state: Mutex::new(state), changed: watch::Sender::new(0), is_damaged: AtomicBool::new(false) }
     }
 
@@ -78,7 +82,7 @@ impl TableIndex {
             state.shape = Some(Arc::clone(shape));
             state.position.clone_from(&stored.position);
             state.dataset = stored.position.as_ref().map(|_| Arc::new(stored.dataset.clone()));
-            state.entries = entries;
+            (state.entries, state.partitions) = (entries, stored.partitions);
             let indexed = state.indexed();
             state.hot.trim(&indexed.offsets);
         });
@@ -134,8 +138,8 @@ impl TableIndex {
         let state = self.state();
         let indexed = state.indexed();
         if !with_hot {
-            let (shape, dataset) = (state.shape.clone()?, state.dataset.clone());
-            return Some(Moment { shape, dataset, hot: Vec::new(), as_of: indexed });
+            let (shape, dataset, partitions) = (state.shape.clone()?, state.dataset.clone(), state.partitions);
+            return Some(Moment { shape, dataset, partitions, hot: Vec::new(), as_of: indexed });
         }
         let hot = state.hot.behind(&indexed.offsets);
         let newest = hot.iter().filter_map(|batch| batch.newest_ms).max();
@@ -144,7 +148,8 @@ impl TableIndex {
             newest_ms: indexed.newest_ms.max(newest),
             snapshot_id: indexed.snapshot_id,
         };
-        Some(Moment { shape: state.shape.clone()?, dataset: state.dataset.clone(), hot, as_of })
+        let (shape, dataset, partitions) = (state.shape.clone()?, state.dataset.clone(), state.partitions);
+        Some(Moment { shape, dataset, partitions, hot, as_of })
     }
 
     /// The same, once it reaches `least`.

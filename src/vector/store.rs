@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::record_batch::{RecordBatch, RecordBatchIterator};
 use chrono::Duration;
@@ -24,6 +24,7 @@ use lance_index::vector::ivf::IvfBuildParams;
 use lance_index::vector::sq::builder::SQBuildParams;
 use lance_linalg::distance::MetricType;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::entries::{BATCH, Shape, TEXT, VECTOR};
 use super::keyword;
@@ -33,6 +34,8 @@ use crate::model::ids::TableName;
 
 const DEFINITION: &str = "frazil.definition";
 const POSITION: &str = "frazil.position";
+/// Which making of the index it is.
+const MADE: &str = "frazil.made";
 const TEXT_INDEX: &str = "text";
 const VECTOR_INDEX: &str = "vector";
 /// Entries from which on a vector index is quicker than looking at all vectors.
@@ -45,10 +48,16 @@ const INDEX_PARTS_MAX: usize = 4;
 const FRAGMENT_ENTRIES: [usize; 3] = [1 << 13, 1 << 17, 1 << 20];
 /// Fragments of one size at most.
 const FRAGMENTS_MAX: usize = 12;
-/// Entries of one vector partition: a search looks into some of them, at a few per cent of all.
-const VECTOR_PARTITION_ENTRIES: usize = 1_024;
-/// How near vectors are. They have length 1, or 0 where nothing in the text is known: a product of 0 is near nothing.
-pub(super) const METRIC: MetricType = MetricType::Dot;
+/// Entries of one vector partition when the index is made: a search looks into a part of all partitions.
+const VECTOR_PARTITION_ENTRIES: usize = 512;
+/// How much larger partitions may have become when the index is made anew: their middles stay where they were.
+const VECTOR_GROWTH_MAX: u64 = 4;
+/// How the middles of partitions are found: by so many entries for each, in so many rounds at most.
+const VECTOR_SAMPLE: usize = 64;
+const VECTOR_ROUNDS: usize = 20;
+/// How far vectors are from each other. They have length 1, so that it orders as their product does; Lance is quickest
+/// at this one.
+pub(super) const METRIC: MetricType = MetricType::L2;
 /// How long a version is kept that is not the newest: longer than any search.
 const VERSION_AGE_MAX: Duration = Duration::minutes(10);
 
@@ -56,7 +65,16 @@ const VERSION_AGE_MAX: Duration = Duration::minutes(10);
 #[derive(Debug, Clone)]
 pub struct Place {
     folder: PathBuf,
+    cache_bytes: usize,
+    cache: Arc<Mutex<Cache>>,
+}
+
+/// What Lance keeps in memory of the datasets in a folder, by their paths and versions: one that is made anew at the same
+/// path begins with the same versions, so nothing kept of the one before may be left.
+#[derive(Debug)]
+struct Cache {
     session: Arc<Session>,
+    made: HashMap<TableName, Option<Uuid>>,
 }
 
 /// What an index is of. An index with another definition is made anew.
@@ -73,15 +91,32 @@ pub(super) struct Definition {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) dataset: Dataset,
+    made: Option<Uuid>,
     /// `None` before anything is in.
     pub(super) position: Option<Position>,
+    /// Partitions of the vector index; none without one.
+    pub(super) partitions: u64,
+}
+
+/// What Lance says of an index.
+#[derive(Debug, Deserialize)]
+struct Known {
+    num_unindexed_rows: u64,
+    num_indices: usize,
+    indices: Vec<Part>,
+}
+
+/// The same of one of its parts.
+#[derive(Debug, Deserialize)]
+struct Part {
+    num_partitions: Option<u64>,
 }
 
 impl Definition {
     pub(super) fn new(shape: &Shape, model: &str, text: String) -> Self {
         let column = |field: &Arc<arrow::datatypes::Field>| (field.name().clone(), field.data_type().to_string());
         let columns = shape.schema.fields().iter().map(column).collect();
-        Self { version: 1, model: model.to_owned(), text, columns }
+        Self { version: 2, model: model.to_owned(), text, columns }
     }
 }
 
@@ -89,8 +124,23 @@ impl Place {
     /// Indexes in `folder`, of which up to `cache_bytes` are kept in memory.
     #[must_use]
     pub fn new(folder: &Path, cache_bytes: usize) -> Self {
-        let session = Session::new(cache_bytes, cache_bytes / 8, Arc::default());
-        Self { folder: folder.to_owned(), session: Arc::new(session) }
+        let cache = Cache { session: session(cache_bytes), made: HashMap::new() };
+        Self { folder: folder.to_owned(), cache_bytes, cache: Arc::new(Mutex::new(cache)) }
+    }
+
+    fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.cache.lock().unwrap_or_else(PoisonError::into_inner).session)
+    }
+
+    /// Notes which making of a table's index is open; false, and nothing is kept in memory any more, where it is another
+    /// than before.
+    fn is_same(&self, table: &TableName, made: Option<Uuid>) -> bool {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = cache.made.insert(table.clone(), made).is_none_or(|before| before == made);
+        if !is_same {
+            cache.session = session(self.cache_bytes);
+        }
+        is_same
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -107,35 +157,56 @@ impl Place {
     /// # Errors
     /// `Corrupt` where it is damaged, `Unavailable` where it cannot be read now.
     pub(super) async fn open(&self, table: &TableName, definition: &Definition) -> Result<Option<Stored>> {
-        let opened = DatasetBuilder::from_uri(self.uri(table)).with_session(Arc::clone(&self.session)).load().await;
-        let dataset = match opened {
-            Ok(dataset) => dataset,
-            Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(unreadable("open an index", error)),
-        };
+        let Some(mut dataset) = self.load(table).await? else { return Ok(None) };
+        let made: Option<Uuid> = noted(&dataset, MADE)?;
+        if !self.is_same(table, made) {
+            let Some(again) = self.load(table).await? else { return Ok(None) };
+            dataset = again;
+        }
         let found: Option<Definition> = noted(&dataset, DEFINITION)?;
         if found.as_ref() != Some(definition) {
             return Ok(None);
         }
-        let stored = Stored { position: noted(&dataset, POSITION)?, dataset };
+        let mut stored = Stored { position: noted(&dataset, POSITION)?, made, partitions: 0, dataset };
         stored.look_over().await?;
+        stored.count_partitions().await?;
         Ok(Some(stored))
     }
 
-    /// A new, empty index in place of what is there.
+    async fn load(&self, table: &TableName) -> Result<Option<Dataset>> {
+        match DatasetBuilder::from_uri(self.uri(table)).with_session(self.session()).load().await {
+            Ok(dataset) => Ok(Some(dataset)),
+            Err(lance::Error::DatasetNotFound { .. } | lance::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(unreadable("open an index", error)),
+        }
+    }
+
+    /// A new, empty index in place of what is there; `made` tells it from others at the same place.
     ///
     /// # Errors
     /// `Unavailable` where it cannot be written.
-    pub(super) async fn create(&self, table: &TableName, shape: &Shape, definition: &Definition) -> Result<Stored> {
+    pub(super) async fn create(
+        &self,
+        table: &TableName,
+        shape: &Shape,
+        definition: &Definition,
+        made: Uuid,
+    ) -> Result<Stored> {
         drop_index(&self.folder, table).await?;
+        self.is_same(table, Some(made));
         let nothing = RecordBatchIterator::new(std::iter::empty(), Arc::clone(&shape.schema));
-        let session = Some(Arc::clone(&self.session));
+        let session = Some(self.session());
         let params = WriteParams { mode: WriteMode::Create, session, ..WriteParams::default() };
         let written = Dataset::write(nothing, self.uri(table).as_str(), Some(params)).await;
         let mut dataset = written.map_err(|e| broken("make an index", e))?;
+        note(&mut dataset, MADE, &made).await?;
         note(&mut dataset, DEFINITION, definition).await?;
-        Ok(Stored { dataset, position: None })
+        Ok(Stored { dataset, made: Some(made), position: None, partitions: 0 })
     }
+}
+
+fn session(cache_bytes: usize) -> Arc<Session> {
+    Arc::new(Session::new(cache_bytes, cache_bytes / 8, Arc::default()))
 }
 
 /// Where a table's index lies.
@@ -193,11 +264,12 @@ impl Stored {
         Ok(())
     }
 
-    /// Takes what another process has written.
-    pub(super) async fn refresh(&mut self) -> Result<()> {
+    /// Takes what another process has written; false where it has made the index anew.
+    pub(super) async fn refresh(&mut self) -> Result<bool> {
         self.dataset.checkout_latest().await.map_err(|e| broken("open an index", e))?;
         self.position = noted(&self.dataset, POSITION)?;
-        Ok(())
+        self.count_partitions().await?;
+        Ok(noted(&self.dataset, MADE)? == self.made)
     }
 
     pub(super) async fn entries(&self) -> Result<u64> {
@@ -210,11 +282,12 @@ impl Stored {
             self.remove_old().await?;
             return Ok(true);
         }
-        let has_vectors = self.has(VECTOR_INDEX).await?;
-        if !has_vectors && self.entries().await? >= VECTOR_INDEX_ENTRIES {
+        let most = self.partitions * VECTOR_PARTITION_ENTRIES as u64 * VECTOR_GROWTH_MAX;
+        if self.entries().await? >= most.max(VECTOR_INDEX_ENTRIES) {
             let name = Some(VECTOR_INDEX.to_owned());
-            let made = self.dataset.create_index(&[VECTOR], IndexType::Vector, name, &vector_index(), false).await;
+            let made = self.dataset.create_index(&[VECTOR], IndexType::Vector, name, &vector_index(), true).await;
             made.map_err(|e| broken("index vectors", e))?;
+            self.count_partitions().await?;
             return Ok(true);
         }
         for name in [TEXT_INDEX, VECTOR_INDEX] {
@@ -240,16 +313,23 @@ impl Stored {
         made.map(|_| ()).map_err(|e| broken("index text", e))
     }
 
+    async fn known(&self, index: &str) -> Result<Known> {
+        let text = self.dataset.index_statistics(index).await.map_err(|e| broken("look at an index", e))?;
+        serde_json::from_str(&text).map_err(|e| Error::bug("read index statistics").with_source(e))
+    }
+
+    async fn count_partitions(&mut self) -> Result<()> {
+        self.partitions = match self.has(VECTOR_INDEX).await? {
+            true => self.known(VECTOR_INDEX).await?.indices.iter().filter_map(|part| part.num_partitions).max(),
+            false => None,
+        }
+        .unwrap_or(0);
+        Ok(())
+    }
+
     /// Brings new entries into an index, and its parts together where they are many.
     async fn optimize_index(&mut self, name: &str) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Known {
-            num_unindexed_rows: u64,
-            num_indices: usize,
-        }
-        let text = self.dataset.index_statistics(name).await.map_err(|e| broken("look at an index", e))?;
-        let known: Known =
-            serde_json::from_str(&text).map_err(|e| Error::bug("read index statistics").with_source(e))?;
+        let known = self.known(name).await?;
         let options = if known.num_indices > INDEX_PARTS_MAX {
             OptimizeOptions::merge(known.num_indices)
         } else if known.num_unindexed_rows >= UNINDEXED_ENTRIES_MAX {
@@ -282,7 +362,12 @@ impl Stored {
 /// Vectors of 8 bits a number in partitions of near ones, the best of which are compared in full in the end. Not a graph:
 /// in one, a text that is like no other is not reached among many that are like each other.
 fn vector_index() -> VectorIndexParams {
-    let ivf = IvfBuildParams { target_partition_size: Some(VECTOR_PARTITION_ENTRIES), ..IvfBuildParams::default() };
+    let ivf = IvfBuildParams {
+        target_partition_size: Some(VECTOR_PARTITION_ENTRIES),
+        sample_rate: VECTOR_SAMPLE,
+        max_iters: VECTOR_ROUNDS,
+        ..IvfBuildParams::default()
+    };
     VectorIndexParams::with_ivf_sq_params(METRIC, ivf, SQBuildParams::default())
 }
 

@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+
 use super::entries::{self, Shape};
 use super::follow::Sources;
 use super::hot::HotBatch;
@@ -47,7 +50,7 @@ async fn heated(batch: TailBatch, index: &Arc<TableIndex>, sources: &Sources) ->
         source: batch.source,
         first: batch.first,
         next: batch.next,
-        rows: batch.rows.num_rows() as u64,
+        offsets: batch.rows.column(batch.offset_column).as_primitive::<Int64Type>().values().to_vec(),
         newest_ms: batch.newest_ms,
         entries,
         words: OnceLock::new(),

@@ -155,7 +155,7 @@ fn records_of_two_topics_are_told_apart() {
         of_topic["filter"] = format!("_topic = '{topic}'").into();
         assert_eq!(found(&service, &of_topic), records(&[topic], 77));
         let id = format!("{topic}/2/25");
-        assert_eq!(found(&service, &indexed(&id)), [id.clone()]);
+        assert_eq!(found(&service, &indexed(&id)), std::slice::from_ref(&id));
     }
     assert_eq!(found(&service, &indexed("index-calls/2/40")), [""; 0], "no record has that offset");
 }
@@ -233,7 +233,7 @@ fn what_another_engine_writes_changes_and_deletes_is_followed() {
     ]);
     write(&["--append", &rows.to_string()]);
     let beyond = format!("{topic}/0/1000000");
-    assert_eq!(found(&service, &indexed("foreign")), [beyond.clone()]);
+    assert_eq!(found(&service, &indexed("foreign")), std::slice::from_ref(&beyond));
     assert_eq!(found(&service, &indexed(&beyond)), [beyond]);
     await_entries(&service, 31);
 
@@ -298,14 +298,14 @@ fn a_dead_letter_that_another_engine_mends_is_found() {
     send(&senders, 30..31);
     let fresh = fresh(30, json!({topic: {"0": 12}}));
     let ticket = format!("{topic}/0/11");
-    assert_eq!(found(&service, &fresh), [ticket.clone()]);
+    assert_eq!(found(&service, &fresh), std::slice::from_ref(&ticket));
     await_indexed(&holder, topic, [12, 10, 10]);
     // Its row belongs between the tickets' that this process still has in memory.
     let row = json!([{"title": "Mended by hand", "kafka_partition": 0, "kafka_offset": 10}]);
     let snapshot = foreign(&lake, topic, &["--append", &row.to_string()]);
     await_snapshot(&holder, snapshot);
     let mended = format!("{topic}/0/10");
-    assert_eq!(found(&holder, &indexed("mended")), [mended.clone()], "read out of the files");
+    assert_eq!(found(&holder, &indexed("mended")), std::slice::from_ref(&mended), "read out of the files");
     let behind = search(&service, &indexed("mended"));
     assert_eq!(behind["as_of"][TABLE]["offsets"][topic]["0"], 10, "{behind}");
     assert!(holder.terminate(MINUTE).success());
