@@ -12,7 +12,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 use url::Url;
 
 use super::catalog::{CATALOG, QueryCatalog};
+use super::exact::ExactLiterals;
 use super::files::{Files, Footers};
 use super::provider::STORE;
 use super::travel;
@@ -86,7 +87,9 @@ impl SqlEngine {
         optimizer.enable_join_dynamic_filter_pushdown = false;
         optimizer.enable_aggregate_dynamic_filter_pushdown = false;
         optimizer.enable_topk_aggregation = false;
-        let template = SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let mut template = SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let registered = template.register_function_rewrite(Arc::new(ExactLiterals));
+        registered.map_err(|e| Error::bug("register a rewrite").with_source(e))?;
         let lane = Arc::new(Lane::new("query", options.threads)?);
         let footers = Footers::new(options.footer_bytes);
         let turns = Arc::new(Semaphore::new(options.queries));

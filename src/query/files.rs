@@ -11,8 +11,10 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
+use datafusion::parquet::basic::Type as PhysicalType;
 use datafusion::parquet::errors::ParquetError;
-use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use datafusion::parquet::file::page_index::column_index::ColumnIndexMetaData;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::future::BoxFuture;
 use moka::sync::Cache;
@@ -69,6 +71,34 @@ impl ParquetFileReaderFactory for Files {
     }
 }
 
+/// The footer without what it says of floats: their bounds leave NaN out, which to SQL is above every number, and would
+/// have rows passed over that it looks for.
+fn without_float_bounds(footer: ParquetMetaData) -> Result<ParquetMetaData, ParquetError> {
+    let columns = footer.file_metadata().schema_descr().columns();
+    let floats: Vec<usize> = (0..columns.len())
+        .filter(|at| matches!(columns[*at].physical_type(), PhysicalType::FLOAT | PhysicalType::DOUBLE))
+        .collect();
+    if floats.is_empty() {
+        return Ok(footer);
+    }
+    let mut footer = footer.into_builder();
+    let without = |group: RowGroupMetaData| {
+        let mut group = group.into_builder();
+        let columns = group.take_columns().into_iter().enumerate().map(|(at, column)| match floats.contains(&at) {
+            true => column.into_builder().clear_statistics().build(),
+            false => Ok(column),
+        });
+        let columns = columns.collect::<Result<Vec<_>, ParquetError>>()?;
+        group.set_column_metadata(columns).build()
+    };
+    let groups = footer.take_row_groups().into_iter().map(without).collect::<Result<Vec<_>, ParquetError>>()?;
+    let mut index = footer.take_column_index();
+    for group in index.iter_mut().flatten() {
+        floats.iter().for_each(|at| group[*at] = ColumnIndexMetaData::NONE);
+    }
+    Ok(footer.set_row_groups(groups).set_column_index(index).build())
+}
+
 struct Reader {
     files: Files,
     path: Arc<str>,
@@ -116,7 +146,7 @@ impl AsyncFileReader for Reader {
             let reader = ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Optional)
                 .with_prefetch_hint(Some(FOOTER_GUESS));
-            let footer = Arc::new(reader.load_and_finish(&mut *self, size).await?);
+            let footer = Arc::new(without_float_bounds(reader.load_and_finish(&mut *self, size).await?)?);
             self.files.footers.0.insert(path, Arc::clone(&footer));
             Ok(footer)
         })

@@ -4,6 +4,7 @@
 mod catalog;
 mod columns;
 mod engine;
+mod exact;
 mod files;
 mod provider;
 mod prune;

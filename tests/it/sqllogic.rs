@@ -85,12 +85,14 @@ impl From<ArrowError> for Refused {
     }
 }
 
+type Ask = Box<dyn FnMut(&str) -> Result<Vec<u8>, Refused> + Send>;
+
 /// One of those that are asked.
 struct Engine {
     /// As `onlyif` and `skipif` say it.
     name: &'static str,
     /// Answers a query with a stream of Arrow.
-    ask: Box<dyn FnMut(&str) -> Result<Vec<u8>, Refused> + Send>,
+    ask: Ask,
 }
 
 impl Engine {
