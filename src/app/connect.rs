@@ -279,6 +279,7 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
         revoke_timeout: REVOKE_TIMEOUT,
         retry_interval: RETRY_INTERVAL,
         identity_interval: IDENTITY_INTERVAL,
+        commit_at_ends: false,
     };
     let layout = layout(table)?;
     if layout.value_format == Format::Registry && config.schema_registry.is_none() {

@@ -100,7 +100,7 @@ pub async fn demo(options: DemoRunOptions, shutdown: Shutdown) -> Result<()> {
     let services_stop = Shutdown::new();
     let demo = Demo::start(demo_options, clock.clone(), services_stop).await?;
     let config = Config::from_yaml(&demo.config_yaml(), &process_env)?;
-    let service = Service::start(config, Roles::default(), clock.clone()).await?;
+    let service = Service::start(config, Roles::default(), false, clock.clone()).await?;
     let config = demo.write_config().await?;
     (options.say)(DemoNews::Up {
         config,

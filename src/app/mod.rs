@@ -61,7 +61,7 @@ pub struct RunOptions {
 pub async fn run(config: Config, options: RunOptions, shutdown: Shutdown) -> Result<()> {
     config.require_tables()?;
     let clock = Clock::system();
-    let mut service = Service::start(config, options.roles, clock.clone()).await?;
+    let mut service = Service::start(config, options.roles, options.until_caught_up, clock.clone()).await?;
     let result = work(&mut service, &options, &clock, &shutdown).await;
     service.stop().await;
     result

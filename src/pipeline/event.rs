@@ -29,6 +29,8 @@ pub struct Settings {
     pub commit_bytes: u64,
     /// … or when that many rows wait.
     pub commit_rows: u64,
+    /// Commit as well whenever every partition has been read to its end, for a run that is to end there.
+    pub commit_at_ends: bool,
     /// How long a revoke waits for commits.
     pub revoke_timeout: Duration,
     /// How often a table that cannot go on looks again.

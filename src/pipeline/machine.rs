@@ -246,6 +246,7 @@ impl Machine {
                 leader_epoch: at.leader_epoch,
                 decoding: 0,
                 revoking: false,
+                is_at_end: false,
             };
             self.lanes.insert(source.clone(), lane);
             orders.push(Start { source, at, attempt });
@@ -276,6 +277,7 @@ impl Machine {
             return self.start_over(Condition::Waiting(On::Kafka, format!("`{source}` came out of order")));
         }
         lane.polled = next;
+        lane.is_at_end = false;
         lane.decoding += 1;
         self.held.push_back(batch);
     }
@@ -294,6 +296,7 @@ impl Machine {
             return;
         }
         let Some(lane) = self.lane(source, attempt) else { return };
+        lane.is_at_end = true;
         if next > lane.polled && rule::holds(Rule::EofAdvances) {
             lane.polled = next;
             if lane.decoding == 0 {
@@ -363,7 +366,10 @@ impl Machine {
         }
         let Some(since) = self.open.since else { return false };
         let drained = self.stopping && self.lanes.values().all(|lane| lane.decoding == 0);
+        let at_ends =
+            self.settings.commit_at_ends && self.lanes.values().all(|lane| lane.is_at_end && lane.decoding == 0);
         drained
+            || at_ends
             || !self.revokes.is_empty()
             || self.now >= since + self.settings.commit_interval
             || self.open.file_bytes >= self.settings.commit_bytes

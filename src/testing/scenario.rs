@@ -152,6 +152,7 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
         revoke_timeout: Duration::from_millis(random.between(100, 3000)),
         retry_interval: Duration::from_millis(random.between(100, 2000)),
         identity_interval: Duration::from_secs(10),
+        commit_at_ends: false,
     };
     let layout = Layout {
         key_format: Format::None,

@@ -20,6 +20,8 @@ pub(super) struct Lane {
     /// Batches being decoded.
     pub(super) decoding: u32,
     pub(super) revoking: bool,
+    /// Whether nothing came since the broker told its end.
+    pub(super) is_at_end: bool,
 }
 
 /// Batches that will be committed together.

@@ -31,6 +31,7 @@ pub(in crate::pipeline) fn settings() -> Settings {
         revoke_timeout: Duration::from_secs(5),
         retry_interval: Duration::from_secs(30),
         identity_interval: Duration::from_secs(3600),
+        commit_at_ends: false,
     }
 }
 
@@ -262,6 +263,19 @@ fn stopping_commits_what_is_begun() {
     assert_eq!(brain.hears(Event::Sealed(brain.epoch())), "commit t[0] 0..6");
     assert_eq!(brain.committed(), "hint; finished");
     assert_eq!(Brain::reading(settings()).hears(Event::Stop), "halt t[0] t[1]; finished");
+}
+
+#[test]
+fn a_run_that_ends_where_its_topics_end_commits_there() {
+    let mut brain = Brain::filled(Settings { commit_at_ends: true, ..settings() });
+    let eof = |p, attempt, next| Event::Eof { source: t(p), attempt: Attempt(attempt), next: NextOffset(next) };
+    assert_eq!(brain.hears(eof(0, 1, 5)), "", "the other partition has more");
+    assert_eq!(brain.hears(eof(1, 2, 0)), "seal");
+    assert_eq!(brain.hears(Event::Sealed(brain.epoch())), "commit t[0] 0..5");
+    assert_eq!(brain.committed(), "hint");
+    assert_eq!(brain.hears(polled(2, 1, 5, 7)), "decode 2");
+    assert_eq!(brain.hears(decoded(2, 1, 5, 7, None)), "write 2", "there may be more");
+    assert_eq!(brain.hears(eof(0, 1, 7)), "seal");
 }
 
 #[test]
