@@ -206,6 +206,12 @@ impl Seam {
         self.notify();
     }
 
+    /// The partitions that this process commits.
+    #[must_use]
+    pub fn kept(&self) -> BTreeSet<TopicPartition> {
+        self.inner().kept.clone()
+    }
+
     /// Forgets everything behind the ledger that this process would have committed: it will be read again.
     pub fn clear(&self) {
         let mut inner = self.inner();

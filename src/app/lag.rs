@@ -1,4 +1,4 @@
-//! How far a table is behind its topics, for metrics.
+//! How far a table is behind its topics, for metrics: each process shows the partitions that it reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::model::ids::TopicPartition;
 use crate::ports::{Recovery, Source, TableState};
 use crate::runtime::clock::Clock;
+use crate::seam::Seam;
 use crate::telemetry::metrics::{PartitionLag, TableMetrics};
 
 /// How often the broker is asked where its topics end.
@@ -18,6 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Shows lag until the task is ended.
 pub(super) async fn watch(
     source: Arc<dyn Source>,
+    seam: Seam,
     state: watch::Receiver<Option<TableState>>,
     metrics: Arc<TableMetrics>,
     clock: Clock,
@@ -27,12 +29,8 @@ pub(super) async fn watch(
         let now = state.borrow().clone();
         let Some(now) = now else { continue };
         let Recovery::At(progress) = &now.recovery else { continue };
-        let partitions: Vec<TopicPartition> = progress
-            .ledger
-            .topics
-            .iter()
-            .flat_map(|(topic, held)| held.partitions.keys().map(move |p| TopicPartition::new(topic.as_str(), *p)))
-            .collect();
+        let all = progress.ledger.offsets();
+        let partitions: Vec<TopicPartition> = seam.kept().into_iter().filter(|mine| all.contains_key(mine)).collect();
         // Unreachable brokers show in the table's health; here the last figures stay.
         let Ok(ranges) = source.watermarks(&partitions).await else { continue };
         let mut behind = false;

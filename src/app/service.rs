@@ -52,6 +52,7 @@ pub struct TableHandle {
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a process has any of them")]
 pub struct Roles {
     /// Reads topics and commits tables.
     pub ingest: bool,
@@ -73,6 +74,8 @@ impl Default for Roles {
 pub struct Service {
     config: Config,
     roles: Roles,
+    /// Whether it is to end where its topics end.
+    until_caught_up: bool,
     clock: Clock,
     compute: Compute,
     health: Health,
@@ -110,7 +113,7 @@ impl Service {
     ///
     /// # Errors
     /// `InvalidConfig` where something cannot be as configured, the address in use included.
-    pub async fn start(config: Config, roles: Roles, clock: Clock) -> Result<Self> {
+    pub async fn start(config: Config, roles: Roles, until_caught_up: bool, clock: Clock) -> Result<Self> {
         let compute = Compute::pool(connect::threads(&config))?;
         let health = Health::new();
         let metrics = Metrics::new(health.clone());
@@ -150,6 +153,7 @@ impl Service {
         let mut service = Self {
             config,
             roles,
+            until_caught_up,
             maintained,
             upkeep,
             upkeep_stop,
@@ -172,15 +176,28 @@ impl Service {
             listener_tls,
             listen,
         };
-        for table in service.config.tables.clone() {
-            let spec = Arc::new(connect::table_spec(&service.config, &table)?);
-            service.datasets.name(Arc::clone(&spec));
-            let seam = if roles.ingest { Some(service.add(spec)?) } else { service.only_follow(spec) };
-            service.index(&table, seam).await;
-        }
-        service.show_maintained();
-        service.health.set_started();
+        service.begin().await?;
         Ok(service)
+    }
+
+    fn spec(&self, config: &Config, table: &TableConfig) -> Result<Arc<TableSpec>> {
+        let mut spec = connect::table_spec(config, table)?;
+        // Nothing is waited for that would make a later commit larger.
+        spec.settings.commit_at_ends = self.until_caught_up;
+        Ok(Arc::new(spec))
+    }
+
+    /// Takes up all tables.
+    async fn begin(&mut self) -> Result<()> {
+        for table in self.config.tables.clone() {
+            let spec = self.spec(&self.config, &table)?;
+            self.datasets.name(Arc::clone(&spec));
+            let seam = if self.roles.ingest { Some(self.add(spec)?) } else { self.only_follow(spec) };
+            self.index(&table, seam).await;
+        }
+        self.show_maintained();
+        self.health.set_started();
+        Ok(())
     }
 
     /// The tables being kept.
@@ -234,7 +251,7 @@ impl Service {
         let stop = Shutdown::new();
         let run = driver::run(Arc::clone(&spec), ports, events, sender, stop.clone());
         let driver = task::spawn(TaskKind::Table, name.to_string(), run);
-        let watch = lag::watch(Arc::clone(&source), state.clone(), metrics, self.clock.clone());
+        let watch = lag::watch(Arc::clone(&source), seam.clone(), state.clone(), metrics, self.clock.clone());
         let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
         self.views.add(&name, seam.clone());
         self.follow(&spec, &seam);
@@ -273,7 +290,7 @@ impl Service {
     pub async fn reload(&mut self, config: Config) -> Result<()> {
         let mut wanted = BTreeMap::new();
         for table in &config.tables {
-            wanted.insert(table.table.clone(), Arc::new(connect::table_spec(&config, table)?));
+            wanted.insert(table.table.clone(), self.spec(&config, table)?);
         }
         if let (Some(tls), Some(files)) = (&self.listener_tls, &config.server.tls) {
             tls.reload(&http::tls::TlsFiles { cert: files.cert.clone(), key: files.key.clone() })?;

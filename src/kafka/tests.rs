@@ -201,7 +201,14 @@ async fn a_new_attempt_reads_anew_under_either_protocol() {
         driver.start(&TopicPartition::new("a", 1), 0, 7);
         assert_eq!(driver.read_to_end(0, 7).await, (vec![], 0), "{strategy}");
         broker.produce("a", 0, 5100..5200);
-        assert_eq!(driver.read_to_end(5100, 6).await, (numbers(5100..5200), 5200), "{strategy}");
+        // Beginning another partition begins this one anew under the eager protocol, which tells its end once more.
+        let (mut read, mut at) = (Vec::new(), 5100);
+        while at < 5200 {
+            let (more, next) = driver.read_to_end(at, 6).await;
+            read.extend(more);
+            at = next;
+        }
+        assert_eq!((read, at), (numbers(5100..5200), 5200), "{strategy}");
         kafka.close().await;
     }
 }
@@ -434,8 +441,8 @@ async fn a_broker_that_counts_itself_out_while_it_starts_is_found_again() {
     broker.starts.store(true, Ordering::Relaxed);
     kafka.ping().await.unwrap();
     broker.starts.store(false, Ordering::Relaxed);
-    let start = std::time::Instant::now();
+    let clock = Clock::system();
     while let Err(error) = kafka.ping().await {
-        assert!(start.elapsed() < PATIENCE, "{error}");
+        assert!(clock.elapsed() < PATIENCE, "{error}");
     }
 }

@@ -11,6 +11,7 @@ use crate::lake::Lake;
 use crate::process::Frazil;
 use crate::services::{Kafka, Registry, ports};
 use crate::smoke::produce_orders;
+use crate::sql::{ask, await_table, count};
 use crate::traffic::{Mix, Random, Traffic, seed};
 use crate::verify::Verify;
 use crate::wait::eventually;
@@ -61,7 +62,9 @@ impl Session {
     fn check(&mut self, frazil: &Frazil) {
         let answer = ask(frazil, &json!({"sql": CONTIGUITY, "at_least": {self.topic.as_str(): &self.seen}}));
         let as_of = &answer["as_of"]["shop.orders"];
-        let offsets = as_of["offsets"][&self.topic].as_object().unwrap();
+        // Before its first ledger a table reaches nowhere.
+        let nowhere = serde_json::Map::new();
+        let offsets = as_of["offsets"][&self.topic].as_object().unwrap_or(&nowhere);
         let rows: BTreeMap<String, &Value> =
             answer["rows"].as_array().unwrap().iter().map(|row| (row["p"].to_string(), row)).collect();
         for (partition, upto) in offsets {
@@ -82,25 +85,6 @@ impl Session {
         let Self { answers, with_tail, snapshots, .. } = self;
         eprintln!("{who}: {answers} answers over {} snapshots, {with_tail} of them with a tail", snapshots.len());
     }
-}
-
-/// The answer to a query; panics on a refusal.
-#[track_caller]
-fn ask(frazil: &Frazil, body: &Value) -> Value {
-    let (status, text) = frazil.post("/api/sql", body).expect("the listener answers");
-    assert_eq!(status, 200, "{body}: {text}");
-    serde_json::from_str(&text).unwrap()
-}
-
-fn count(frazil: &Frazil, consistency: &str) -> u64 {
-    let answer = ask(frazil, &json!({"sql": "SELECT count(*) AS n FROM shop.orders", "consistency": consistency}));
-    answer["rows"][0]["n"].as_u64().unwrap()
-}
-
-/// Waits until the table is there.
-fn await_table(frazil: &Frazil) {
-    let sql = json!({"sql": "SELECT 1 FROM shop.orders LIMIT 1"});
-    eventually("the table answers", MINUTE, || (frazil.post("/api/sql", &sql)?.0 == 200).then_some(()));
 }
 
 #[test]
@@ -143,7 +127,8 @@ fn what_others_read_is_seen_before_they_commit_it() {
     for frazil in replicas.iter().chain([&reader]) {
         let sql = "SELECT count(*) n, count(DISTINCT kafka_partition * 1000 + kafka_offset) d FROM shop.orders";
         assert_eq!(ask(frazil, &json!({"sql": sql, "at_least": least}))["rows"], json!([{"n": 800, "d": 800}]));
-        assert_eq!(count(frazil, "committed"), 0);
+        // At most what was there when the second replica came: the first commits before it gives a partition away.
+        assert!(count(frazil, "committed") <= 400);
     }
 }
 
@@ -168,9 +153,9 @@ fn answers_stay_whole_while_partitions_change_hands() {
             of_reader.check(&reader);
         }
         if random.below(2) == 0 {
-            other.kill()
+            other.kill();
         } else {
-            assert!(other.terminate(MINUTE).success())
+            assert!(other.terminate(MINUTE).success());
         }
         changes += 2;
         if changes % 4 == 0 {

@@ -22,20 +22,20 @@ fn config(kafka: &Kafka, registry: &Registry, lake: &Lake, topic: &str, commit_i
 
 /// The answer to a query; panics on a refusal.
 #[track_caller]
-fn ask(frazil: &Frazil, body: &Value) -> Value {
+pub fn ask(frazil: &Frazil, body: &Value) -> Value {
     let (status, text) = frazil.post("/api/sql", body).expect("the listener answers");
     assert_eq!(status, 200, "{body}: {text}");
     serde_json::from_str(&text).unwrap()
 }
 
 #[track_caller]
-fn count(frazil: &Frazil, consistency: &str) -> u64 {
+pub fn count(frazil: &Frazil, consistency: &str) -> u64 {
     let answer = ask(frazil, &json!({"sql": "SELECT count(*) AS n FROM shop.orders", "consistency": consistency}));
     answer["rows"][0]["n"].as_u64().unwrap()
 }
 
 /// Waits until the table is there.
-fn await_table(frazil: &Frazil) {
+pub fn await_table(frazil: &Frazil) {
     let sql = json!({"sql": "SELECT 1 FROM shop.orders LIMIT 1"});
     eventually("the table answers", MINUTE, || (frazil.post("/api/sql", &sql)?.0 == 200).then_some(()));
 }

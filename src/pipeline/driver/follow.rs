@@ -16,7 +16,7 @@ use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::ledger::Position;
 use crate::model::raw::RawBatch;
 use crate::pipeline::event::OnError;
-use crate::ports::{Lake, Recovery, Registry, Source, SourceEvent, Start, TableState};
+use crate::ports::{Lake, Recovery, Registry, Source, SourceEvent, Start};
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::seam::Seam;
