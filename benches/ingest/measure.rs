@@ -3,6 +3,9 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+/// How often a child's memory is looked at; the greatest so far is what is read.
+const POLL: Duration = Duration::from_millis(20);
+
 /// What a piece of work took.
 #[derive(Debug, Clone, Copy)]
 pub struct Took {
@@ -10,7 +13,7 @@ pub struct Took {
     pub cpu: Duration,
     /// Time on the wall.
     pub wall: Duration,
-    /// Greatest resident set, bytes.
+    /// Greatest resident set of a child, bytes.
     pub rss: u64,
 }
 
@@ -22,18 +25,31 @@ pub fn here<T>(work: impl FnOnce() -> T) -> (T, Took) {
 }
 
 /// Waits for a child and measures it from `begun` on; panics where it fails.
-#[expect(unsafe_code, reason = "wait4 is the one call that gives a child's own CPU time and memory")]
+#[expect(unsafe_code, reason = "wait4 is the one call that gives a child's own CPU time")]
 pub fn child(child: &Child, begun: Instant) -> Took {
     let pid = i32::try_from(child.id()).unwrap();
-    let mut status = 0;
-    // SAFETY: an all-zero rusage is a valid value of the plain struct, and both pointers live through the call.
-    let (waited, usage) = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        (libc::wait4(pid, &raw mut status, 0, &raw mut usage), usage)
-    };
-    assert_eq!((waited, status), (pid, 0), "the process failed, see its log");
-    let rss = u64::try_from(usage.ru_maxrss).unwrap() * 1024;
-    Took { cpu: time(usage.ru_utime) + time(usage.ru_stime), wall: begun.elapsed(), rss }
+    let mut rss = 0;
+    loop {
+        let mut status = 0;
+        // SAFETY: an all-zero rusage is a valid value of the plain struct, and both pointers live through the call.
+        let (waited, usage) = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            (libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
+        };
+        if waited != 0 {
+            assert_eq!((waited, status), (pid, 0), "the process failed, see its log");
+            return Took { cpu: time(usage.ru_utime) + time(usage.ru_stime), wall: begun.elapsed(), rss };
+        }
+        rss = rss.max(greatest_rss(child.id()).unwrap_or(0));
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What `ru_maxrss` does not say: on Linux it begins with what the parent had when it started the child.
+fn greatest_rss(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
+    kib.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// CPU time of all threads of this process.
