@@ -197,6 +197,8 @@ impl States {
         let tables = STATES.iter().map(|state| {
             let topic = format!("{prefix}-{state}");
             create_topic(kafka, &topic, 3, &[]);
+            // Known before the table is made, which else gets its columns later.
+            Encoder::register(registry, &format!("{topic}-value"), ORDER);
             json!({"topic": topic, "table": format!("shop.{state}"), "key": {"format": "string"}})
         });
         let mut config = lake.config(kafka, registry, name, &tables.collect());
