@@ -439,7 +439,8 @@ async fn a_broker_that_counts_itself_out_while_it_starts_is_found_again() {
     let kafka = Kafka::open(&Options::new(broker.address.to_string(), "group"), Clock::system()).unwrap();
     kafka.ping().await.unwrap();
     broker.starts.store(true, Ordering::Relaxed);
-    kafka.ping().await.unwrap();
+    // librdkafka asks by itself too: this one is answered, or comes after the answer that took the broker away.
+    drop(kafka.ping().await);
     broker.starts.store(false, Ordering::Relaxed);
     let clock = Clock::system();
     while let Err(error) = kafka.ping().await {
