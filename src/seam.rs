@@ -356,18 +356,13 @@ impl Seam {
         let Some(Recovery::At(progress)) = inner.version.as_ref().map(|version| &version.recovery) else {
             return BTreeMap::new();
         };
-        let mut others = BTreeMap::new();
-        for (topic, held) in &progress.ledger.topics {
-            for (partition, at) in &held.partitions {
-                let source = TopicPartition::new(topic.as_str(), *partition);
-                if !inner.kept.contains(&source) {
-                    let back = inner.tail.get(&source).and_then(VecDeque::back).map(|(batch, _)| batch.next);
-                    let read = back.filter(|next| *next > at.next).map(|next| Position { next, leader_epoch: None });
-                    others.insert(source, read.unwrap_or(*at));
-                }
-            }
-        }
-        others
+        let others = progress.ledger.positions().filter(|(source, _)| !inner.kept.contains(source));
+        let goes_on = |(source, at): (TopicPartition, Position)| {
+            let back = inner.tail.get(&source).and_then(VecDeque::back).map(|(batch, _)| batch.next);
+            let read = back.filter(|next| *next > at.next).map(|next| Position { next, leader_epoch: None });
+            (source, read.unwrap_or(at))
+        };
+        others.map(goes_on).collect()
     }
 
     /// True while there is memory for another batch.

@@ -283,6 +283,15 @@ impl Service {
         following.add(Arc::clone(spec), ports);
     }
 
+    /// Shows a table as the catalog has it, if at all.
+    fn hide(&mut self, table: &TableName) {
+        self.views.remove(table);
+        self.datasets.remove(table);
+        if let Some(following) = &mut self.following {
+            following.remove(table);
+        }
+    }
+
     /// Takes tables added, removed and changed; says what else changed and needs a restart.
     ///
     /// # Errors
@@ -311,22 +320,15 @@ impl Service {
             let timeout = self.config.shutdown_timeout;
             stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
             self.health.remove_table(&name);
-            self.views.remove(&name);
-            if let Some(following) = &mut self.following {
-                following.remove(&name);
-            }
-            self.datasets.remove(&name);
+            self.hide(&name);
             if let Some(indexing) = &mut self.indexing {
                 indexing.remove(&name).await;
             }
             self.metrics.remove_table(&name);
         }
-        for table in self.config.tables.iter().filter(|table| !wanted.contains_key(&table.table)) {
-            self.datasets.remove(&table.table);
-            self.views.remove(&table.table);
-            if let Some(following) = &mut self.following {
-                following.remove(&table.table);
-            }
+        let named = self.config.tables.iter().map(|table| table.table.clone());
+        for name in named.filter(|name| !wanted.contains_key(name)).collect::<Vec<_>>() {
+            self.hide(&name);
         }
         for (name, spec) in wanted {
             if !self.roles.ingest {

@@ -84,13 +84,17 @@ impl Ledger {
         self.topics.get(source.topic.as_ref())?.partitions.get(&source.partition).copied()
     }
 
+    /// Where each partition stands.
+    pub fn positions(&self) -> impl Iterator<Item = (TopicPartition, Position)> {
+        self.topics.iter().flat_map(|(topic, held)| {
+            held.partitions.iter().map(|(partition, at)| (TopicPartition::new(topic.as_str(), *partition), *at))
+        })
+    }
+
     /// Per partition the first offset that is not in.
     #[must_use]
     pub fn offsets(&self) -> Offsets {
-        let all = self.topics.iter().flat_map(|(topic, held)| {
-            held.partitions.iter().map(|(partition, at)| (TopicPartition::new(topic.as_str(), *partition), at.next))
-        });
-        all.collect()
+        self.positions().map(|(source, at)| (source, at.next)).collect()
     }
 
     /// The ledger after a commit: `advances` applied, and the cluster and topic identities of `identity` taken over.

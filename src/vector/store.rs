@@ -266,9 +266,12 @@ impl Stored {
 
     /// Takes what another process has written; false where it has made the index anew.
     pub(super) async fn refresh(&mut self) -> Result<bool> {
+        let before = self.dataset.version().version;
         self.dataset.checkout_latest().await.map_err(|e| broken("open an index", e))?;
         self.position = noted(&self.dataset, POSITION)?;
-        self.count_partitions().await?;
+        if self.dataset.version().version != before {
+            self.count_partitions().await?;
+        }
         Ok(noted(&self.dataset, MADE)? == self.made)
     }
 

@@ -55,6 +55,17 @@ fn commit_unindexed(lake: &Lake, config: &Value) {
     assert!(ingest.wait(MINUTE).success());
 }
 
+/// A service whose index has read the first 30 tickets of a new topic out of the table's files.
+#[track_caller]
+fn indexed_later(lake: &Lake, topic: &'static str) -> ([Tickets; 1], Frazil) {
+    let (senders, configured) = (new_topics([topic]), config(lake, &[topic]));
+    send(&senders, 0..30);
+    commit_unindexed(lake, &configured);
+    let service = Frazil::run(&lake.dir, &configured, &["--roles", "ingest,index"], &[]);
+    await_total(&service, &[topic], 30);
+    (senders, service)
+}
+
 /// Per partition the offset behind the first `total` tickets of a topic.
 fn ends(total: i64) -> [i64; 3] {
     [0, 1, 2].map(|partition| (total - partition + 2) / 3)
@@ -218,12 +229,7 @@ fn replicas_share_an_index_and_one_inherits_it() {
 #[test]
 fn what_another_engine_writes_changes_and_deletes_is_followed() {
     let (lake, topic) = (Lake::local("index_foreign"), "index-foreign");
-    let senders = new_topics([topic]);
-    let configured = config(&lake, &[topic]);
-    send(&senders, 0..30);
-    commit_unindexed(&lake, &configured);
-    let service = Frazil::run(&lake.dir, &configured, &["--roles", "ingest,index"], &[]);
-    await_total(&service, &[topic], 30);
+    let (senders, service) = indexed_later(&lake, topic);
     let write = |arguments: &[&str]| await_snapshot(&service, foreign(&lake, topic, arguments));
 
     // A row that names a record is found as that one, wherever the ledger stands; a row that names none is not.
@@ -259,12 +265,7 @@ fn what_another_engine_writes_changes_and_deletes_is_followed() {
 #[test]
 fn words_are_found_in_a_table_that_was_emptied() {
     let (lake, topic) = (Lake::local("index_emptied"), "index-emptied");
-    let senders = new_topics([topic]);
-    let configured = config(&lake, &[topic]);
-    send(&senders, 0..30);
-    commit_unindexed(&lake, &configured);
-    let service = Frazil::run(&lake.dir, &configured, &["--roles", "ingest,index"], &[]);
-    await_total(&service, &[topic], 30);
+    let (senders, service) = indexed_later(&lake, topic);
     await_snapshot(&service, foreign(&lake, topic, &["--delete", "id >= 0"]));
     assert_eq!(found(&service, &indexed(&word(3))), [""; 0]);
     await_entries(&service, 0);

@@ -139,14 +139,18 @@ impl Follower {
         self.resolver.ports.clock.elapsed()
     }
 
-    /// Takes others' commits, and begins or ends readings as partitions change hands.
-    async fn look_around(&mut self) -> Result<()> {
-        let table = &self.resolver.spec.settings.table;
-        // A catalog that is away holds no reading back.
-        if let Ok(Some(state)) = self.resolver.ports.lake.load(table).await {
+    /// Takes what is committed by now. A catalog that is away holds no reading back.
+    async fn take_commits(&self) {
+        if let Ok(Some(state)) = self.resolver.ports.lake.load(&self.resolver.spec.settings.table).await {
             self.resolver.seen(&state);
             self.seam.publish(&state);
         }
+    }
+
+    /// Takes others' commits, and begins or ends readings as partitions change hands.
+    async fn look_around(&mut self) -> Result<()> {
+        self.take_commits().await;
+        let table = &self.resolver.spec.settings.table;
         let others = self.seam.others();
         let gone: Vec<_> = self.seen.keys().filter(|source| !others.contains_key(source)).cloned().collect();
         for source in gone {
@@ -264,9 +268,7 @@ impl Follower {
         while !self.seam.has_room() {
             // Commits make room.
             clock.sleep(VERSION_POLL).await;
-            if let Ok(Some(state)) = self.resolver.ports.lake.load(&spec.settings.table).await {
-                self.seam.publish(&state);
-            }
+            self.take_commits().await;
             // What cannot be shown holds no answer back.
             self.seam.settle(&source);
         }
