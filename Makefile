@@ -24,7 +24,7 @@ test: ## install or fetch what the tests need, then run all of them: unit, simul
 bench: ## build for release and measure against a real broker and registry: prints each figure as a ratio
 	@$(SETUP) build
 	@$(SETUP) test
-	$(CARGO) bench --bench ingest --bench query --bench search --bench maintain
+	$(CARGO) bench --bench decode --bench ingest --bench query --bench search --bench maintain
 
 lint: ## formatting, clippy with and without the adapters, licences and duplicate versions of dependencies
 	@$(SETUP) build

@@ -160,7 +160,7 @@ pub enum SchemaFormat {
 /// A schema as the registry holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredSchema {
-    /// Its id, as records carry it.
+    /// Its id, as records carry it; 0 where it was asked for by its GUID.
     pub id: u32,
     /// Its language.
     pub format: SchemaFormat,
@@ -178,6 +178,12 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// `Unavailable` where it does not answer, `Denied` where it refuses: both mean wait, never reject.
     async fn schema(&self, id: u32) -> Result<Option<Arc<RegisteredSchema>>>;
+
+    /// The schema with this globally unique id; `None` where the registry answers that there is none.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`].
+    async fn schema_by_guid(&self, guid: Uuid) -> Result<Option<Arc<RegisteredSchema>>>;
 
     /// The newest schema of a subject; `None` where the registry answers that there is none.
     ///
@@ -391,12 +397,18 @@ pub trait Lake: Send + Sync {
     /// As [`Lake::load`]; `InvalidConfig` where the layout cannot be.
     async fn create(&self, table: &TableName, layout: &TableLayout) -> Result<TableState>;
 
-    /// Adds the columns of `wanted` that the table lacks (at any depth, always optional), by a commit of its own,
-    /// and answers the state with all of them committed, whoever committed them.
+    /// Changes columns to `wanted`'s: those that the table lacks are added (at any depth, always optional), types are
+    /// promoted, required columns relaxed; and sets those of `properties` that it does not have yet. By a commit of
+    /// its own; answers the state with all of it committed, whoever committed it.
     ///
     /// # Errors
-    /// As [`Lake::load`]; `Conflict` where the table has a column of that name with another type.
-    async fn evolve(&self, table: &TableName, wanted: &TableSchema) -> Result<TableState>;
+    /// As [`Lake::load`]; `Corrupt` where the table has a column of that name with another type.
+    async fn evolve(
+        &self,
+        table: &TableName,
+        wanted: &TableSchema,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<TableState>;
 
     /// A writer for rows in `state`'s schema. `commit` names its files.
     ///

@@ -41,7 +41,7 @@ const IMPORTS: [(&str, &str); 25] = [
 ];
 
 /// Crates that belong to some parts of the tree only. `tokio` among them: nothing pure may wait.
-const CRATES: [(&str, &str); 25] = [
+const CRATES: [(&str, &str); 27] = [
     ("arrow", "model ports decode lake seam query vector http mcp app cli"),
     ("axum", "http rest_catalog mcp demo"),
     ("clap", "cli"),
@@ -58,6 +58,8 @@ const CRATES: [(&str, &str); 25] = [
     ("object_store", "lake query"),
     ("parquet", "lake query"),
     ("prometheus", "telemetry http"),
+    ("prost_reflect", "decode"),
+    ("protox_parse", "decode"),
     ("rayon", "runtime lake"),
     ("rdkafka", "kafka demo"),
     ("reqwest", "registry cli"),

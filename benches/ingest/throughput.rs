@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use frazil::decode::avro::mapping::{MappingOptions, TimeAs};
 use frazil::decode::avro::schema::parse_text;
-use frazil::decode::layout::{Format, KeyColumns, Layout, Metadata, MetadataNames, Side, Tombstones};
-use frazil::decode::{Decoder, Decoding, SchemaUse, Sides, wire_schema_id};
+use frazil::decode::evolution::Evolution;
+use frazil::decode::layout::{Format, Given, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
+use frazil::decode::mapping::MappingOptions;
+use frazil::decode::schema::{Columns, Schema};
+use frazil::decode::{Decoder, Decoding, MessagePath, SchemaKey, SchemaUse, Sides, wire_schema_id};
 use frazil::kafka::{Kafka as Source, Options};
 use frazil::lake::catalog::Catalog;
 use frazil::lake::catalog::sql::{SqlCatalog, SqlOptions};
@@ -120,9 +122,12 @@ fn layout() -> Layout {
         value_format: Format::Registry,
         names: MetadataNames::Kafka,
         metadata: vec![Metadata::Partition, Metadata::Headers, Metadata::Offset, Metadata::Timestamp],
-        mapping: MappingOptions { time_as: TimeAs::Long, uuid_as_string: false, keep_required: false },
+        mapping: MappingOptions::default(),
         tombstones: Tombstones::Keep,
         record_bytes_max: 16 << 20,
+        evolution: Evolution::Extend,
+        partitioned: Vec::new(),
+        given: Given::default(),
     }
 }
 
@@ -131,21 +136,21 @@ fn decode(
     batches: Vec<RawBatch>,
     schema_id: u32,
 ) -> (frazil::model::schema::TableSchema, Vec<arrow::array::RecordBatch>) {
-    let schema = Arc::new(parse_text(ORDER).unwrap());
+    let schema = Schema::Avro(parse_text(ORDER).unwrap());
     let layout = Arc::new(layout());
-    let text = frazil::model::schema::Type::String;
-    let table = layout.table_schema(Side::Column(&text), Side::Avro(&schema)).unwrap();
+    let value = schema.columns(MessagePath::FIRST, layout.mapping).unwrap();
+    let table = layout.table_schema(Columns::One(frazil::model::schema::Type::String), value);
     let mut ids = 0;
     let table = frazil::model::schema::TableSchema {
         schema_id: 0,
         fields: table.fields.into_iter().map(|f| number(f, &mut ids)).collect(),
     };
     let sides = Sides { key: Format::String, value: Format::Registry };
-    let schemas = HashMap::from([(schema_id, SchemaUse::Known(schema))]);
+    let schemas = HashMap::from([(SchemaKey::Id(schema_id), SchemaUse::Known(Arc::new(schema)))]);
     let decoder = Decoder::new(layout, Arc::new(table.clone()), sides, schemas);
     let rows = batches.into_iter().map(|batch| match decoder.decode(batch, 0).unwrap() {
         Decoding::Done(decoded) => decoded.rows,
-        Decoding::Needs { .. } => panic!("the decoder knows all schemas"),
+        lacking => panic!("the decoder knows all schemas: {lacking:?}"),
     });
     let rows = rows.collect();
     (table, rows)

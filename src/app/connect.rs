@@ -7,9 +7,11 @@ use super::views::TableViews;
 use crate::config::choices as words;
 use crate::config::fields::{Compression, Start};
 use crate::config::resolve::{CatalogKind, Config, RegistryAuth, ServerConfig};
-use crate::config::table::{KeyFormat, TableConfig};
-use crate::decode::avro::mapping::{MappingOptions, TimeAs};
-use crate::decode::layout::{Format, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
+use crate::config::table::{SideConfig, SideFormat, TableConfig};
+use crate::decode::evolution::Evolution;
+use crate::decode::layout::{Format, Given, GivenSchema, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
+use crate::decode::mapping::{JsonFormats, MappingOptions, OneofAs, TimeAs};
+use crate::decode::schema::Schema;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::kafka;
@@ -19,9 +21,9 @@ use crate::lake::maintain::plan::{Compaction, Retention};
 use crate::lake::maintain::{MaintainOptions, Maintainer};
 use crate::lake::storage::{StorageOptions, Stores};
 use crate::lake::{IcebergLake, LakeOptions};
-use crate::pipeline::driver::TableSpec;
+use crate::pipeline::driver::{Subjects, TableSpec};
 use crate::pipeline::event::{OnError, OnGap, OnTopicChange, Settings, StartAt};
-use crate::ports::{Registry, SqlLimits};
+use crate::ports::{PartitionField, RegisteredSchema, Registry, SqlLimits, Transform};
 use crate::query::{self, SqlEngine};
 use crate::registry;
 use crate::rest_catalog;
@@ -296,7 +298,16 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
         format_version: table.format_version,
         properties: properties(table),
         location: table.location.clone(),
+        subjects: subjects(table),
     })
+}
+
+/// The registry's subjects of keys and values.
+#[must_use]
+pub fn subjects(table: &TableConfig) -> Subjects {
+    let of =
+        |side: &SideConfig, name: &str| side.subject.clone().unwrap_or_else(|| format!("{}-{name}", table.topics[0]));
+    Subjects { key: of(&table.key.side, "key"), value: of(&table.value, "value") }
 }
 
 /// What of a table is indexed; `None`: nothing.
@@ -351,19 +362,7 @@ fn properties(table: &TableConfig) -> BTreeMap<String, String> {
 
 fn layout(table: &TableConfig) -> Result<Layout> {
     let names = metadata_names(table);
-    let key_format = match &table.key.format {
-        KeyFormat::Auto => Format::Auto,
-        KeyFormat::Registry => Format::Registry,
-        KeyFormat::String => Format::String,
-        KeyFormat::Bytes => Format::Bytes,
-        KeyFormat::None => Format::None,
-        KeyFormat::Avro { .. } => {
-            let name = &table.table;
-            let text =
-                format!("`key.format: avro` of table `{name}` comes with a later version; use `registry` or `bytes`");
-            return Err(Error::invalid_config(text));
-        }
-    };
+    let (key_format, value_format) = (format(&table.key.side.format), format(&table.value.format));
     Ok(Layout {
         key_format,
         key_columns: match table.key.columns {
@@ -373,12 +372,7 @@ fn layout(table: &TableConfig) -> Result<Layout> {
             words::KeyColumns::Raw => KeyColumns::Raw,
             words::KeyColumns::None => KeyColumns::None,
         },
-        value_format: match table.value {
-            words::ValueFormat::Auto => Format::Auto,
-            words::ValueFormat::Registry => Format::Registry,
-            words::ValueFormat::String => Format::String,
-            words::ValueFormat::Bytes => Format::Bytes,
-        },
+        value_format,
         names,
         metadata: metadata(table, names),
         mapping: MappingOptions {
@@ -389,13 +383,61 @@ fn layout(table: &TableConfig) -> Result<Layout> {
             },
             uuid_as_string: names != MetadataNames::Kafka,
             keep_required: table.nullability == words::Nullability::AsWritten,
+            uint64_as_long: names != MetadataNames::Kafka,
+            oneof: match table.oneof {
+                words::OneofWord::Struct => OneofAs::Struct,
+                words::OneofWord::Flat => OneofAs::Flat,
+            },
+            json_formats: match table.json_formats {
+                words::JsonFormatsWord::String => JsonFormats::Text,
+                words::JsonFormatsWord::Typed => JsonFormats::Typed,
+            },
         },
         tombstones: match table.on_tombstone {
             words::OnTombstone::Keep => Tombstones::Keep,
             words::OnTombstone::DeadLetter => Tombstones::DeadLetter,
         },
         record_bytes_max: usize::try_from(table.max_record_bytes).unwrap_or(usize::MAX),
+        evolution: match table.evolution {
+            words::EvolutionWord::Extend => Evolution::Extend,
+            words::EvolutionWord::Strict => Evolution::Strict,
+            words::EvolutionWord::Branch => Evolution::Branch,
+        },
+        partitioned: partitioned(table),
+        given: Given {
+            key: given(&table.key.side.format, table, "key")?,
+            value: given(&table.value.format, table, "value")?,
+        },
     })
+}
+
+/// Columns whose own values partition the table.
+fn partitioned(table: &TableConfig) -> Vec<String> {
+    let by_value = |field: &&PartitionField| matches!(field.transform, Transform::Identity | Transform::Truncate(_));
+    table.partition_by.iter().filter(by_value).map(|field| field.column.clone()).collect()
+}
+
+fn format(side: &SideFormat) -> Format {
+    match side {
+        SideFormat::Auto => Format::Auto,
+        SideFormat::Registry => Format::Registry,
+        SideFormat::Given { .. } => Format::Given,
+        SideFormat::Json => Format::Json,
+        SideFormat::String => Format::String,
+        SideFormat::Bytes => Format::Bytes,
+        SideFormat::None => Format::None,
+    }
+}
+
+/// The schema that the configuration gives for a side.
+fn given(side: &SideFormat, table: &TableConfig, name: &str) -> Result<Option<GivenSchema>> {
+    let SideFormat::Given { language, schema } = side else { return Ok(None) };
+    let registered = RegisteredSchema { id: 0, format: *language, text: schema.clone(), references: Vec::new() };
+    let parsed = Schema::parse(&registered).map_err(|error| {
+        let text = format!("`{name}.schema` of table `{}` cannot be read; mend it", table.table);
+        Error::invalid_config(text).with_source(error)
+    })?;
+    Ok(Some(GivenSchema { written: (*language, schema.clone()), schema: Arc::new(parsed) }))
 }
 
 /// The metadata columns in table order. Partition and offset are a row's identity; so is the topic where there are

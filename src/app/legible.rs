@@ -1,4 +1,4 @@
-//! Bytes of keys and values as people read them: Avro by the registry's schema, JSON, text, else base64.
+//! Bytes of keys and values as people read them: by the registry's schema, JSON, text, else base64.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,16 +8,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::decode::avro::mapping::{MappingOptions, TimeAs};
-use crate::decode::avro::schema::{Kind, Schema, parse};
-use crate::decode::layout::{Format, KeyColumns, Layout, MetadataNames, Side, Tombstones};
-use crate::decode::{Decoder, Decoding, SchemaUse, Sides, wire_schema_id};
+use crate::decode::evolution::Evolution;
+use crate::decode::json::RESCUED;
+use crate::decode::layout::{Format, Given, KeyColumns, Layout, MetadataNames, Tombstones};
+use crate::decode::mapping::{MappingOptions, TimeAs};
+use crate::decode::schema::{Columns, Schema};
+use crate::decode::{Decoder, Decoding, MessagePath, SchemaKey, SchemaUse, Sides, wire_schema_id};
 use crate::error::{Error, Result};
 use crate::http::sql::json_rows;
+use crate::model::decoded::DecodedBatch;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::offsets::NextOffset;
 use crate::model::raw::{RawBatch, RawRecord, TimestampType};
-use crate::ports::{Encoding, Legible, Reading, Registry, SchemaFormat};
+use crate::model::schema::TableSchema;
+use crate::ports::{Encoding, Legible, Reading, Registry};
 
 /// Schemas looked up for one call: bytes that are no schema ids may look like many.
 const SCHEMAS_MAX: usize = 32;
@@ -38,10 +42,7 @@ impl RegistryReader {
         let Some(registry) = &self.registry else { return Ok(None) };
         let found = registry.schema(id).await.map_err(|error| format!("schema {id}: {}", error.chain()))?;
         let Some(found) = found else { return Ok(None) };
-        if found.format != SchemaFormat::Avro {
-            return Err(format!("schema {id} is {:?}, which cannot be read yet", found.format));
-        }
-        parse(&found).map(Some).map_err(|error| format!("schema {id}: {}", error.chain()))
+        Schema::parse(&found).map(Some).map_err(|error| format!("schema {id}: {}", error.chain()))
     }
 }
 
@@ -56,11 +57,17 @@ impl Legible for RegistryReader {
             }
         }
         for (id, indexes) in framed.into_iter().take(SCHEMAS_MAX) {
+            let mut encoding = Encoding::Base64;
             let read = match self.schema(id).await {
                 Ok(None) => continue,
                 Ok(Some(schema)) => {
+                    encoding = match schema {
+                        Schema::Avro(_) => Encoding::Avro,
+                        Schema::Protobuf(_) => Encoding::Protobuf,
+                        Schema::Json(_) => Encoding::JsonSchema,
+                    };
                     let values: Vec<&[u8]> = indexes.iter().map(|index| bytes[*index].as_slice()).collect();
-                    decode(id, schema, &values).map_err(|error| error.chain())
+                    decode(id, &Arc::new(schema), &values).map_err(|error| error.chain())
                 }
                 Err(note) => Err(note),
             };
@@ -68,7 +75,7 @@ impl Legible for RegistryReader {
                 match &read {
                     Ok(values) => match &values[at] {
                         Ok(value) => {
-                            readings[index] = Reading { value: value.clone(), encoding: Encoding::Avro, note: None };
+                            readings[index] = Reading { value: value.clone(), encoding, note: None };
                         }
                         Err(note) => readings[index].note = Some(note.clone()),
                     },
@@ -93,25 +100,14 @@ fn plain(bytes: &[u8]) -> Reading {
 }
 
 /// Framed values of one schema, by the decoder that fills tables; per value what it says, or why it cannot be read.
-fn decode(id: u32, schema: Schema, values: &[&[u8]]) -> Result<Vec<Result<Value, String>>> {
-    let layout = Layout {
-        key_format: Format::None,
-        key_columns: KeyColumns::None,
-        value_format: Format::Registry,
-        names: MetadataNames::Kafka,
-        metadata: Vec::new(),
-        mapping: MappingOptions { time_as: TimeAs::String, uuid_as_string: true, keep_required: false },
-        tombstones: Tombstones::Keep,
-        record_bytes_max: usize::MAX,
-    };
-    let is_record = matches!(schema.kind, Kind::Record(_));
-    let table = Arc::new(layout.table_schema(Side::Nothing, Side::Avro(&schema))?);
-    let sides = Sides { key: Format::None, value: Format::Registry };
-    let known = HashMap::from([(id, SchemaUse::Known(Arc::new(schema)))]);
-    let decoder = Decoder::new(Arc::new(layout), table, sides, known);
-    let Decoding::Done(decoded) = decoder.decode(batch(values)?, 0)? else {
-        return Err(Error::bug("a decoder with its only schema needs more"));
-    };
+fn decode(id: u32, schema: &Arc<Schema>, values: &[&[u8]]) -> Result<Vec<Result<Value, String>>> {
+    // The messages of a Protobuf file share no columns: each value is a table of its own.
+    if matches!(**schema, Schema::Protobuf(_)) && values.len() > 1 {
+        let alone = |value| Ok(decode(id, schema, &[value])?.pop().unwrap_or_else(|| Ok(Value::Null)));
+        return values.iter().copied().map(alone).collect();
+    }
+    let decoded = decoded(id, schema, batch(values)?)?;
+    let is_row = decoded.schema.field("value").is_none_or(|_| matches!(columns(schema), Ok(Columns::Each(_))));
     let text = json_rows(&[decoded.rows]);
     let text = text.map_err(|e| Error::invalid_record("the value has no JSON form").with_source(e))?;
     let rows: Vec<Value> = serde_json::from_slice(&text).map_err(|e| Error::bug("read JSON back").with_source(e))?;
@@ -124,10 +120,52 @@ fn decode(id: u32, schema: Schema, values: &[&[u8]]) -> Result<Vec<Result<Value,
             read.push(Err(format!("schema {id}: {}: {}", reject.reason.as_str(), reject.message)));
             continue;
         }
-        let row = rows.next().unwrap_or_default();
-        read.push(Ok(if is_record { row } else { row.get("value").cloned().unwrap_or_default() }));
+        let mut row = rows.next().unwrap_or_default();
+        if let Some(row) = row.as_object_mut().filter(|row| row.get(RESCUED).is_some_and(Value::is_null)) {
+            row.shift_remove(RESCUED);
+        }
+        read.push(Ok(if is_row { row } else { row.get("value").cloned().unwrap_or_default() }));
     }
     Ok(read)
+}
+
+fn columns(schema: &Schema) -> Result<Columns> {
+    schema.columns(MessagePath::FIRST, mapping())
+}
+
+fn mapping() -> MappingOptions {
+    MappingOptions { time_as: TimeAs::String, uuid_as_string: true, ..MappingOptions::default() }
+}
+
+/// A batch as rows of a table that has just the columns that it needs.
+fn decoded(id: u32, schema: &Arc<Schema>, mut batch: RawBatch) -> Result<DecodedBatch> {
+    let layout = Arc::new(Layout {
+        key_format: Format::None,
+        key_columns: KeyColumns::None,
+        value_format: Format::Registry,
+        names: MetadataNames::Kafka,
+        metadata: Vec::new(),
+        mapping: mapping(),
+        tombstones: Tombstones::Keep,
+        record_bytes_max: usize::MAX,
+        evolution: Evolution::Extend,
+        partitioned: Vec::new(),
+        given: Given::default(),
+    });
+    let sides = Sides { key: Format::None, value: Format::Registry };
+    let mut table = Arc::new(TableSchema::default());
+    loop {
+        let known = HashMap::from([(SchemaKey::Id(id), SchemaUse::Known(Arc::clone(schema)))]);
+        batch = match Decoder::new(Arc::clone(&layout), table, sides, known).decode(batch, 0)? {
+            Decoding::Done(decoded) => return Ok(decoded),
+            Decoding::Misfit(misfit) => return Err(Error::invalid_record(misfit)),
+            Decoding::Needs(batch, needs) => {
+                let wanted = needs.table.ok_or_else(|| Error::bug("a decoder with its only schema needs more"))?;
+                table = Arc::new(wanted);
+                batch
+            }
+        };
+    }
 }
 
 /// `values` as a batch of records, whose offsets are their indexes.
@@ -156,7 +194,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ports::RegisteredSchema;
+    use crate::ports::{RegisteredSchema, SchemaFormat};
 
     struct Two;
 
@@ -169,11 +207,20 @@ mod tests {
                     r#"{"type":"record","name":"R","fields":[{"name":"n","type":"long"},{"name":"s","type":["null","string"]}]}"#,
                 ),
                 2 => (SchemaFormat::Avro, r#""string""#),
-                3 => (SchemaFormat::Protobuf, ""),
+                3 => (
+                    SchemaFormat::Protobuf,
+                    "syntax = \"proto3\"; message M { int32 n = 1; } message O { string s = 1; }",
+                ),
+                5 => (SchemaFormat::Json, r#"{"type":"object","properties":{"n":{"type":"integer"}}}"#),
+                6 => (SchemaFormat::Protobuf, "no schema"),
                 4 => return Err(Error::unavailable("the registry is away")),
                 _ => return Ok(None),
             };
             Ok(Some(Arc::new(RegisteredSchema { id, format, text: text.to_owned(), references: Vec::new() })))
+        }
+
+        async fn schema_by_guid(&self, _: uuid::Uuid) -> Result<Option<Arc<RegisteredSchema>>> {
+            Ok(None)
         }
 
         async fn latest(&self, _: &str) -> Result<Option<Arc<RegisteredSchema>>> {
@@ -184,12 +231,15 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_read_as_well_as_they_can_be() {
         let framed = |id: u8, body: &[u8]| [&[0, 0, 0, 0, id][..], body].concat();
-        let cases: [(Vec<u8>, Encoding, Value, &str); 10] = [
+        let cases: [(Vec<u8>, Encoding, Value, &str); 13] = [
             (framed(1, &[14, 2, 4, b'h', b'i']), Encoding::Avro, json!({"n": 7, "s": "hi"}), ""),
             (framed(1, &[14]), Encoding::Base64, json!("AAAAAAEO"), "truncated"),
             (framed(1, &[2, 0]), Encoding::Avro, json!({"n": 1, "s": null}), ""),
             (framed(2, &[4, b'h', b'i']), Encoding::Avro, json!("hi"), ""),
-            (framed(3, &[1]), Encoding::Base64, json!("AAAAAAMB"), "Protobuf"),
+            (framed(3, &[0, 8, 7]), Encoding::Protobuf, json!({"n": 7}), ""),
+            (framed(3, &[2, 2, 10, 1, b'x']), Encoding::Protobuf, json!({"s": "x"}), ""),
+            (framed(5, br#"{"n":1,"x":2}"#), Encoding::JsonSchema, json!({"n": 1, "_rescued": "{\"x\":2}"}), ""),
+            (framed(6, &[1]), Encoding::Base64, json!("AAAAAAYB"), "Protobuf"),
             (framed(4, &[1]), Encoding::Base64, json!("AAAAAAQB"), "away"),
             (framed(9, &[1]), Encoding::Base64, json!("AAAAAAkB"), ""),
             (b"plain".to_vec(), Encoding::Text, json!("plain"), ""),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use agents::mcp_stdio;
-pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, table_spec};
+pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, subjects, table_spec};
 pub use demo::{DemoNews, DemoRunOptions, Found, demo};
 pub use indexing::drop_index;
 pub use service::{Roles, Service, TableHandle};

@@ -52,10 +52,14 @@ words! {
     KeyFormatWord {
         /// By what the bytes and the registry say.
         Auto = "auto",
-        /// Framed with a schema id of the registry.
+        /// Avro, Protobuf or JSON, framed with a schema id of the registry or with one in a header.
         Registry = "registry",
         /// Avro without framing, by the schema given here.
         Avro = "avro",
+        /// Protobuf without framing, by the schema given here; its first message.
+        Protobuf = "protobuf",
+        /// JSON without framing, by the schema given here.
+        Json = "json",
         /// UTF-8 text.
         String = "string",
         /// Bytes as they are.
@@ -76,12 +80,18 @@ words! {
         None = "none",
     }
 
-    /// How a record's value is read.
-    ValueFormat {
+    /// How a record's value is read, as written.
+    ValueFormatWord {
         /// By what the bytes and the registry say.
         Auto = "auto",
-        /// Framed with a schema id of the registry.
+        /// Avro, Protobuf or JSON, framed with a schema id of the registry or with one in a header.
         Registry = "registry",
+        /// Avro without framing, by the schema given here.
+        Avro = "avro",
+        /// Protobuf without framing, by the schema given here; its first message.
+        Protobuf = "protobuf",
+        /// JSON without framing, by the schema given here, or without one: types are then taken from the values.
+        Json = "json",
         /// UTF-8 text in one column.
         String = "string",
         /// Bytes in one column.
@@ -138,6 +148,16 @@ words! {
         DeadLetter = "dead_letter",
     }
 
+    /// What becomes of a schema that the table's columns do not fit as they are.
+    EvolutionWord {
+        /// Columns are added, promoted and relaxed; records of a schema that fits none the less are rejected.
+        Extend = "extend",
+        /// As extend, but a schema that does not fit suspends the table.
+        Strict = "strict",
+        /// As extend, but a field of another type gets a column of its own, `name__type`.
+        Branch = "branch",
+    }
+
     /// What happens where offsets are gone before they were read.
     OnGap {
         /// The table stops.
@@ -162,6 +182,22 @@ words! {
         Time = "time",
         /// ISO 8601 text.
         String = "string",
+    }
+
+    /// What a Protobuf `oneof` becomes.
+    OneofWord {
+        /// A struct of its members, each optional.
+        Struct = "struct",
+        /// Its members, each an optional column beside the others.
+        Flat = "flat",
+    }
+
+    /// What text of a JSON Schema `format` becomes.
+    JsonFormatsWord {
+        /// Text, whatever it says.
+        String = "string",
+        /// `date-time`, `date`, `time` and `uuid` become types of their own.
+        Typed = "typed",
     }
 
     /// Whether required fields become required columns.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::choices::{CatalogType, LogFormat, Scope, ValueFormat};
+use super::choices::{CatalogType, LogFormat, Scope};
 use super::fields::TokenHash;
 use super::index::{IndexConfig, resolve_index};
 use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance};
@@ -16,7 +16,7 @@ use super::mcp::{McpConfig, resolve_mcp};
 use super::secret::Secret;
 use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
 use super::sql::{SqlConfig, resolve_sql};
-use super::table::{KeyFormat, TableConfig, resolve_table};
+use super::table::{SideFormat, TableConfig, resolve_table};
 use super::units::{Number, Size, Span};
 use crate::error::{Error, Result};
 
@@ -420,9 +420,9 @@ fn resolve_tables(written: &Settings) -> Result<Vec<TableConfig>> {
 
 fn refuse_registry_formats(tables: &[TableConfig]) -> Result<()> {
     for (index, table) in tables.iter().enumerate() {
-        let setting = match (&table.key.format, table.value) {
-            (KeyFormat::Registry, _) => "key",
-            (_, ValueFormat::Registry) => "value",
+        let setting = match (&table.key.side.format, &table.value.format) {
+            (SideFormat::Registry, _) => "key",
+            (_, SideFormat::Registry) => "value",
             _ => continue,
         };
         return Err(invalid(

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::choices::{
-    CatalogType, IndexModel, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn, MetadataNames, Nullability, OnError,
-    OnGap, OnTombstone, OnTopicChange, Scope, TimeAs, ValueFormat,
+    CatalogType, EvolutionWord, IndexModel, JsonFormatsWord, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn,
+    MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange, OneofWord, Scope, TimeAs, ValueFormatWord,
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start, TokenHash};
 use super::secret::Secret;
@@ -257,10 +257,12 @@ sections! {
     KeySettings {
         /// Their format. Default auto.
         format: KeyFormatWord,
-        /// Avro schema, for format avro.
+        /// The schema, for formats avro, protobuf and json.
         schema: String,
-        /// File with the Avro schema, for format avro.
+        /// File with the schema, for formats avro, protobuf and json.
         schema_file: String,
+        /// The registry's subject. Default `<topic>-key`, of the first topic.
+        subject: String,
         /// The columns made of them. Default flatten.
         columns: KeyColumns,
     }
@@ -268,7 +270,13 @@ sections! {
     /// How values are read.
     ValueSettings {
         /// Their format. Default auto.
-        format: ValueFormat,
+        format: ValueFormatWord,
+        /// The schema, for formats avro, protobuf and json.
+        schema: String,
+        /// File with the schema, for formats avro, protobuf and json.
+        schema_file: String,
+        /// The registry's subject. Default `<topic>-value`, of the first topic.
+        subject: String,
     }
 
     /// Columns about the record itself.
@@ -320,6 +328,12 @@ table_options! {
         commit_bytes: Size,
         /// A commit is made at this number of rows. Default: no such bound.
         commit_rows: Number<u64>,
+        /// What a Protobuf `oneof` becomes. Default struct.
+        oneof: OneofWord,
+        /// What text of a JSON Schema `format` becomes. Default string.
+        json_formats: JsonFormatsWord,
+        /// What becomes of a schema that the table's columns do not fit as they are. Default extend.
+        evolution: EvolutionWord,
         /// What becomes of a record that cannot be a row. Default dead_letter.
         on_error: OnError,
         /// What becomes of a record with a key and no value. Default keep.

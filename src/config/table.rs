@@ -4,21 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::choices::{
-    KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange,
-    TimeAs, ValueFormat,
+    EvolutionWord, JsonFormatsWord, KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames, Nullability, OnError,
+    OnGap, OnTombstone, OnTopicChange, OneofWord, TimeAs, ValueFormatWord,
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start};
 use super::index::{TableIndexConfig, resolve_table_index};
 use super::resolve::{invalid, positive};
-use super::settings::{Defaults, KeySettings, TableSettings};
+use super::settings::{Defaults, KeySettings, TableSettings, ValueSettings};
 use super::units::{Number, Size, Span};
 use crate::error::Result;
 use crate::model::ids::TableName;
 use crate::model::mapping::PREFIX;
-use crate::ports::PartitionField;
+use crate::ports::{PartitionField, SchemaFormat};
 
 /// Table properties with this beginning belong to Frazil.
 pub const RESERVED_PREFIX: &str = "frazil.";
@@ -35,7 +33,7 @@ pub struct TableConfig {
     /// How keys are read.
     pub key: KeyConfig,
     /// How values are read.
-    pub value: ValueFormat,
+    pub value: SideConfig,
     /// Where reading begins.
     pub start: Start,
     /// Columns about the record itself.
@@ -52,6 +50,12 @@ pub struct TableConfig {
     pub commit_bytes: u64,
     /// A commit is made at this number of rows; `None`: no such bound.
     pub commit_rows: Option<u64>,
+    /// What a Protobuf `oneof` becomes.
+    pub oneof: OneofWord,
+    /// What text of a JSON Schema `format` becomes.
+    pub json_formats: JsonFormatsWord,
+    /// What becomes of a schema that the table's columns do not fit as they are.
+    pub evolution: EvolutionWord,
     /// What becomes of a record that cannot be a row.
     pub on_error: OnError,
     /// What becomes of a record with a key and no value.
@@ -80,29 +84,59 @@ pub struct TableConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyConfig {
     /// Their format.
-    pub format: KeyFormat,
+    pub side: SideConfig,
     /// The columns made of them.
     pub columns: KeyColumns,
 }
 
-/// A key's format.
+/// How one side of records is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyFormat {
+pub struct SideConfig {
+    /// The format.
+    pub format: SideFormat,
+    /// The registry's subject; `None`: the topic's.
+    pub subject: Option<String>,
+}
+
+/// The format of keys or values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SideFormat {
     /// By what the bytes and the registry say.
     Auto,
     /// Framed with a schema id of the registry.
     Registry,
-    /// Avro without framing.
-    Avro {
-        /// The schema's text.
+    /// Without framing, by this schema.
+    Given {
+        /// Its language.
+        language: SchemaFormat,
+        /// Its text.
         schema: String,
     },
+    /// JSON without a schema.
+    Json,
     /// UTF-8 text.
     String,
     /// Bytes as they are.
     Bytes,
     /// Not read.
     None,
+}
+
+impl SideFormat {
+    /// As the table's properties keep it. Not the schema: what another text changes is decided by the columns.
+    fn stored(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Registry => "registry",
+            Self::Given { language: SchemaFormat::Avro, .. } => "avro",
+            Self::Given { language: SchemaFormat::Protobuf, .. } => "protobuf",
+            Self::Given { language: SchemaFormat::Json, .. } => "json_schema",
+            Self::Json => "json",
+            Self::String => "string",
+            Self::Bytes => "bytes",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Columns about the record itself.
@@ -118,26 +152,20 @@ impl TableConfig {
     /// The options that decide what columns are made, as the table properties that keep them.
     #[must_use]
     pub fn mapping(&self) -> BTreeMap<String, String> {
-        let key_format = match &self.key.format {
-            KeyFormat::Auto => "auto".to_owned(),
-            KeyFormat::Registry => "registry".to_owned(),
-            KeyFormat::Avro { schema } => format!("avro {:x}", Sha256::digest(schema.as_bytes())),
-            KeyFormat::String => "string".to_owned(),
-            KeyFormat::Bytes => "bytes".to_owned(),
-            KeyFormat::None => "none".to_owned(),
-        };
         let include = self.metadata.include.as_ref().map_or_else(|| "default".to_owned(), |columns| joined(columns));
         let partition_by: Vec<Partitioning> = self.partition_by.iter().cloned().map(Partitioning).collect();
         [
             ("version", MAPPING_VERSION.to_owned()),
             ("topics", joined(&self.topics)),
-            ("key.format", key_format),
+            ("key.format", self.key.side.format.stored().to_owned()),
             ("key.columns", self.key.columns.to_string()),
-            ("value.format", self.value.to_string()),
+            ("value.format", self.value.format.stored().to_owned()),
             ("metadata_columns.names", self.metadata.names.to_string()),
             ("metadata_columns.include", include),
             ("time_as", self.time_as.to_string()),
             ("nullability", self.nullability.to_string()),
+            ("oneof", self.oneof.to_string()),
+            ("json_formats", self.json_formats.to_string()),
             ("partition_by", joined(&partition_by)),
             ("sort_by", joined(&self.sort_by)),
         ]
@@ -179,7 +207,7 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
     }
     Ok(TableConfig {
         key: resolve_key(&key_of("key"), key)?,
-        value: written.value.and_then(|value| value.format).unwrap_or(ValueFormat::Auto),
+        value: resolve_value(&key_of("value"), written.value.unwrap_or_default())?,
         start: written.start.unwrap_or(Start::Earliest),
         format_version: written.format_version.unwrap_or(FormatVersion(2)).0,
         commit_interval: positive(
@@ -192,6 +220,9 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
             Some(Number(rows)) => Some(positive(&key_of("commit_rows"), Some(rows), rows)?),
             None => None,
         },
+        oneof: written.oneof.unwrap_or(OneofWord::Struct),
+        json_formats: written.json_formats.unwrap_or(JsonFormatsWord::String),
+        evolution: written.evolution.unwrap_or(EvolutionWord::Extend),
         on_error: written.on_error.unwrap_or(OnError::DeadLetter),
         on_tombstone: written.on_tombstone.unwrap_or(OnTombstone::Keep),
         on_gap: written.on_gap.unwrap_or(OnGap::Fail),
@@ -273,51 +304,89 @@ fn table_name(index: usize, topics: &[String], written: &TableSettings, defaults
 
 fn resolve_key(at: &str, written: KeySettings) -> Result<KeyConfig> {
     let word = written.format.unwrap_or(KeyFormatWord::Auto);
-    let format = match (word, written.schema, written.schema_file) {
-        (KeyFormatWord::Avro, Some(schema), None) => KeyFormat::Avro { schema },
-        (KeyFormatWord::Avro, None, Some(file)) => {
-            let schema = std::fs::read_to_string(&file).map_err(|error| {
-                invalid(
-                    &format!("{at}.schema_file"),
-                    &format!("file `{file}` cannot be read; mend the path or its permissions"),
-                )
-                .with_source(error)
-            })?;
-            KeyFormat::Avro { schema }
-        }
-        (KeyFormatWord::Avro, None, None) => {
-            return Err(invalid(
-                &format!("{at}.schema"),
-                "format `avro` needs it; write the schema here, or its file under `schema_file`",
-            ));
-        }
-        (KeyFormatWord::Avro, Some(_), Some(_)) => {
-            return Err(invalid(&format!("{at}.schema_file"), "`schema` is written too; keep one of them"));
-        }
-        (_, Some(_), _) => {
-            return Err(invalid(
-                &format!("{at}.schema"),
-                &format!("format `{word}` takes none; remove it, or write format `avro`"),
-            ));
-        }
-        (_, _, Some(_)) => {
-            return Err(invalid(
-                &format!("{at}.schema_file"),
-                &format!("format `{word}` takes none; remove it, or write format `avro`"),
-            ));
-        }
-        (KeyFormatWord::Auto, ..) => KeyFormat::Auto,
-        (KeyFormatWord::Registry, ..) => KeyFormat::Registry,
-        (KeyFormatWord::String, ..) => KeyFormat::String,
-        (KeyFormatWord::Bytes, ..) => KeyFormat::Bytes,
-        (KeyFormatWord::None, ..) => KeyFormat::None,
+    let asked = match word {
+        KeyFormatWord::Auto => Asked::Plain(SideFormat::Auto),
+        KeyFormatWord::Registry => Asked::Plain(SideFormat::Registry),
+        KeyFormatWord::Avro => Asked::By(SchemaFormat::Avro),
+        KeyFormatWord::Protobuf => Asked::By(SchemaFormat::Protobuf),
+        KeyFormatWord::Json => Asked::By(SchemaFormat::Json),
+        KeyFormatWord::String => Asked::Plain(SideFormat::String),
+        KeyFormatWord::Bytes => Asked::Plain(SideFormat::Bytes),
+        KeyFormatWord::None => Asked::Plain(SideFormat::None),
     };
-    if let KeyFormat::Avro { schema } = &format {
-        serde_json::from_str::<serde_json::Value>(schema).map_err(|error| {
-            invalid(&format!("{at}.schema"), "it is no JSON; write an Avro schema").with_source(error)
-        })?;
+    let side = resolve_side(at, word.as_str(), asked, [written.schema, written.schema_file], written.subject)?;
+    Ok(KeyConfig { side, columns: written.columns.unwrap_or(KeyColumns::Flatten) })
+}
+
+fn resolve_value(at: &str, written: ValueSettings) -> Result<SideConfig> {
+    let word = written.format.unwrap_or(ValueFormatWord::Auto);
+    let schema = [written.schema, written.schema_file];
+    let asked = match word {
+        ValueFormatWord::Auto => Asked::Plain(SideFormat::Auto),
+        ValueFormatWord::Registry => Asked::Plain(SideFormat::Registry),
+        ValueFormatWord::Avro => Asked::By(SchemaFormat::Avro),
+        ValueFormatWord::Protobuf => Asked::By(SchemaFormat::Protobuf),
+        ValueFormatWord::Json if schema == [None, None] => Asked::Plain(SideFormat::Json),
+        ValueFormatWord::Json => Asked::By(SchemaFormat::Json),
+        ValueFormatWord::String => Asked::Plain(SideFormat::String),
+        ValueFormatWord::Bytes => Asked::Plain(SideFormat::Bytes),
+    };
+    resolve_side(at, word.as_str(), asked, schema, written.subject)
+}
+
+/// What a format's word asks for.
+enum Asked {
+    /// Nothing more.
+    Plain(SideFormat),
+    /// A schema in this language.
+    By(SchemaFormat),
+}
+
+/// Settings that the format has no use for are slips.
+fn resolve_side(
+    at: &str,
+    word: &str,
+    asked: Asked,
+    [schema, file]: [Option<String>; 2],
+    subject: Option<String>,
+) -> Result<SideConfig> {
+    let refuse = |name: &str, text: &str| Err(invalid(&format!("{at}.{name}"), text));
+    let format = match (asked, schema, file) {
+        (Asked::Plain(format), None, None) => format,
+        (Asked::Plain(_), schema, _) => {
+            let name = if schema.is_some() { "schema" } else { "schema_file" };
+            let others = "write format `avro`, `protobuf` or `json`";
+            return refuse(name, &format!("format `{word}` takes none; remove it, or {others}"));
+        }
+        (Asked::By(language), Some(schema), None) => given(&format!("{at}.schema"), language, schema)?,
+        (Asked::By(language), None, Some(file)) => {
+            let at = format!("{at}.schema_file");
+            let schema = std::fs::read_to_string(&file).map_err(|error| {
+                let text = format!("file `{file}` cannot be read; mend the path or its permissions");
+                invalid(&at, &text).with_source(error)
+            })?;
+            given(&at, language, schema)?
+        }
+        (Asked::By(_), None, None) => {
+            let text = format!("format `{word}` needs it; write the schema here, or its file under `schema_file`");
+            return refuse("schema", &text);
+        }
+        (Asked::By(_), Some(_), Some(_)) => {
+            return refuse("schema_file", "`schema` is written too; keep one of them");
+        }
+    };
+    if subject.is_some() && !matches!(format, SideFormat::Auto | SideFormat::Registry) {
+        return refuse("subject", &format!("format `{word}` asks no registry; remove it, or write format `registry`"));
     }
-    Ok(KeyConfig { format, columns: written.columns.unwrap_or(KeyColumns::Flatten) })
+    Ok(SideConfig { format, subject })
+}
+
+fn given(at: &str, language: SchemaFormat, schema: String) -> Result<SideFormat> {
+    if language != SchemaFormat::Protobuf {
+        let parsed = serde_json::from_str::<serde_json::Value>(&schema);
+        parsed.map_err(|error| invalid(at, "it is no JSON; write the schema's text").with_source(error))?;
+    }
+    Ok(SideFormat::Given { language, schema })
 }
 
 /// A row is identified by topic, partition and offset.

@@ -7,11 +7,11 @@ use url::Url;
 use super::choices::{KeyColumns, MetadataNames, OnError, Scope, TimeAs};
 use super::fields::{Start, TokenHash};
 use super::resolve::{CatalogKind, RegistryAuth};
-use super::table::KeyFormat;
+use super::table::SideFormat;
 use super::*;
 use crate::error::ErrorKind;
 use crate::model::mapping::difference;
-use crate::ports::{PartitionField, Transform};
+use crate::ports::{PartitionField, SchemaFormat, Transform};
 
 const LEAST: &str = "kafka: {bootstrap_servers: b:9092}\ncatalog: {uri: 'sqlite://c.db', warehouse: /w}\n";
 const HASH: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -57,17 +57,18 @@ fn every_mistake_in_a_table_names_its_key_and_remedy() {
         ("table: '{field:x}'", "setting `tables[0].table`: `{field:x}` has a part other than `{topic}`; those come with a later version of frazil".to_owned()),
         ("table: a..b", "setting `tables[0].table`: `a..b` is no table name; write `namespace.name`".to_owned()),
         ("table: a/b.c", "setting `tables[0].table`: `a/b.c` has the character '/'; leave it out".to_owned()),
-        ("key: {format: json}", format!("setting `tables[0].key.format`: `json` {later}")),
+        ("key: {format: json}", "setting `tables[0].key.schema`: format `json` needs it; write the schema here, or its file under `schema_file`".to_owned()),
+        ("value: {format: string, subject: s}", "setting `tables[0].value.subject`: format `string` asks no registry; remove it, or write format `registry`".to_owned()),
         ("key: {format: avro}", "setting `tables[0].key.schema`: format `avro` needs it; write the schema here, or its file under `schema_file`".to_owned()),
-        ("key: {schema: x}", "setting `tables[0].key.schema`: format `auto` takes none; remove it, or write format `avro`".to_owned()),
-        ("key: {schema_file: x}", "setting `tables[0].key.schema_file`: format `auto` takes none; remove it, or write format `avro`".to_owned()),
+        ("key: {schema: x}", "setting `tables[0].key.schema`: format `auto` takes none; remove it, or write format `avro`, `protobuf` or `json`".to_owned()),
+        ("key: {schema_file: x}", "setting `tables[0].key.schema_file`: format `auto` takes none; remove it, or write format `avro`, `protobuf` or `json`".to_owned()),
         ("key: {format: avro, schema: x, schema_file: y}", "setting `tables[0].key.schema_file`: `schema` is written too; keep one of them".to_owned()),
-        ("key: {format: avro, schema: '{'}", "setting `tables[0].key.schema`: it is no JSON; write an Avro schema".to_owned()),
+        ("key: {format: avro, schema: '{'}", "setting `tables[0].key.schema`: it is no JSON; write the schema's text".to_owned()),
         ("key: {format: avro, schema_file: /no/such}", "setting `tables[0].key.schema_file`: file `/no/such` cannot be read; mend the path or its permissions".to_owned()),
         ("key: {columns: flattened}", "setting `tables[0].key.columns`: `flattened` is not among its words; did you mean `flatten`?".to_owned()),
         ("key: flatten", "setting `tables[0].key`: invalid type: a string, expected settings, as in `name: value`".to_owned()),
-        ("value: {format: protobuf}", format!("setting `tables[0].value.format`: `protobuf` {later}")),
-        ("value: {format: xml}", "setting `tables[0].value.format`: `xml` is not among its words; write one of `auto`, `registry`, `string`, `bytes`".to_owned()),
+        ("value: {format: protobuf}", "setting `tables[0].value.schema`: format `protobuf` needs it; write the schema here, or its file under `schema_file`".to_owned()),
+        ("value: {format: xml}", "setting `tables[0].value.format`: `xml` is not among its words; write one of `auto`, `registry`, `avro`, `protobuf`, `json`, `string`, `bytes`".to_owned()),
         ("value: {format: registry}", "setting `schema_registry.url`: it is missing, and `tables[0].value` has format `registry`; write it".to_owned()),
         ("key: {format: registry}", "setting `schema_registry.url`: it is missing, and `tables[0].key` has format `registry`; write it".to_owned()),
         ("start: 17", format!("setting `tables[0].start`: `17` {start}")),
@@ -142,7 +143,7 @@ fn every_mistake_between_tables_and_in_defaults_names_its_key_and_remedy() {
         ),
         (
             "defaults: {key: {schema: x}}\ntables: [{topic: a}]",
-            "setting `defaults.key.schema`: format `auto` takes none; remove it, or write format `avro`",
+            "setting `defaults.key.schema`: format `auto` takes none; remove it, or write format `avro`, `protobuf` or `json`",
         ),
         (
             "defaults: {metadata_columns: {include: []}}\ntables: [{topic: a}]",
@@ -407,8 +408,8 @@ tables:
         (OnError::Suspend, Duration::from_millis(500), TimeAs::String)
     );
     assert_eq!(
-        (&xyz.key.format, xyz.key.columns),
-        (&KeyFormat::Avro { schema: "\"long\"".to_owned() }, KeyColumns::Flatten)
+        (&xyz.key.side.format, xyz.key.columns),
+        (&SideFormat::Given { language: SchemaFormat::Avro, schema: "\"long\"".to_owned() }, KeyColumns::Flatten)
     );
     assert_eq!(xyz.metadata.names, MetadataNames::Kafka);
     assert_eq!(c.table.to_string(), "bronze.raw_c");

@@ -2,6 +2,8 @@
 //!
 //! Arrow's own builders cannot be truncated, and a record that fails half-way must leave nothing behind.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -25,6 +27,7 @@ pub struct Nulls {
 }
 
 impl Nulls {
+    #[inline]
     fn push(&mut self, valid: bool) {
         if !self.bits.is_empty() || !valid {
             self.bits.resize(self.len / 8 + 1, 0xff);
@@ -105,6 +108,48 @@ impl Bytes {
         self.close(true);
     }
 
+    /// Appends a value that `write` appends to the bytes.
+    ///
+    /// # Errors
+    /// Those of `write`; half a value is left to be truncated.
+    pub fn push_by<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        write(&mut self.data)?;
+        self.close(true);
+        Ok(())
+    }
+
+    /// Appends a piece of a value that [`Bytes::end`] ends.
+    #[inline]
+    pub fn append(&mut self, piece: &[u8]) {
+        self.data.extend_from_slice(piece);
+    }
+
+    /// Ends the value whose pieces have just been appended.
+    pub fn end(&mut self) {
+        self.close(true);
+    }
+
+    /// Bytes of the value that is being appended.
+    #[inline]
+    pub fn pending(&self) -> usize {
+        self.data.len() - self.start(self.ends.len() - 1)
+    }
+
+    /// Keeps the first `len` bytes of the value that is being appended.
+    pub fn cut(&mut self, len: usize) {
+        self.data.truncate(self.start(self.ends.len() - 1) + len);
+    }
+
+    /// The value in slot `index`; nothing where the slot is null.
+    pub fn get(&self, index: usize) -> &[u8] {
+        &self.data[self.start(index)..self.start(index + 1)]
+    }
+
+    fn start(&self, index: usize) -> usize {
+        usize::try_from(self.ends[index]).unwrap_or(0)
+    }
+
+    #[inline]
     fn close(&mut self, valid: bool) {
         self.ends.push(i32::try_from(self.data.len()).unwrap_or(i32::MAX));
         self.nulls.push(valid);
@@ -153,6 +198,7 @@ pub struct Struct {
 
 impl Struct {
     /// Marks the slot whose children have just been appended as a value.
+    #[inline]
     pub fn close(&mut self) {
         self.nulls.push(true);
     }
@@ -168,7 +214,13 @@ pub struct List {
 }
 
 impl List {
+    /// Where the elements of the open list begin in the child.
+    pub fn start(&self) -> usize {
+        self.ends.last().and_then(|end| usize::try_from(*end).ok()).unwrap_or(0)
+    }
+
     /// Ends the list whose elements have just been appended.
+    #[inline]
     pub fn close(&mut self) {
         self.ends.push(i32::try_from(self.child.len()).unwrap_or(i32::MAX));
         self.nulls.push(true);
@@ -319,6 +371,21 @@ impl Column {
         }
     }
 
+    /// True where two slots from `start` on hold the same value. For the types of a map's keys; false of others.
+    pub fn repeats(&self, start: usize) -> bool {
+        match self {
+            Self::Boolean(c) => repeats(c.values[start..].iter()),
+            Self::Int32(c) => repeats(c.values[start..].iter()),
+            Self::Int64(c) => repeats(c.values[start..].iter()),
+            Self::Decimal(c) => repeats(c.values[start..].iter()),
+            Self::Bytes(c) => {
+                let end = |end: i32| usize::try_from(end).unwrap_or(0);
+                repeats(c.ends[start..].windows(2).map(|ends| &c.data[end(ends[0])..end(ends[1])]))
+            }
+            _ => false,
+        }
+    }
+
     /// The Arrow array of type `data_type`, which is the one that the column's type maps to.
     ///
     /// # Errors
@@ -339,6 +406,10 @@ impl Column {
             Self::Decimal(c) => Arc::new(
                 Decimal128Array::new(ScalarBuffer::from(c.values), c.nulls.finish()).with_data_type(data_type.clone()),
             ),
+            // Text may be larger than the bytes that it is made of, so that no caller can rule this out.
+            Self::Bytes(c) if i32::try_from(c.data.len()).is_err() => {
+                return Err(Error::bug("the texts of one column of a batch have more than 2 GiB"));
+            }
             Self::Bytes(c) if *data_type == DataType::Utf8 => Arc::new(
                 StringArray::try_new(Bytes::offsets(c.ends), Buffer::from_vec(c.data), c.nulls.finish())
                     .map_err(misfit)?,
@@ -375,6 +446,20 @@ impl Column {
     }
 }
 
+fn repeats<T: Eq + Hash>(mut values: impl ExactSizeIterator<Item = T> + Clone) -> bool {
+    match values.len() {
+        0 | 1 => false,
+        // So few are compared sooner than hashed.
+        2..=8 => {
+            (1..values.len()).any(|at| values.clone().nth(at).is_some_and(|v| values.clone().take(at).any(|w| w == v)))
+        }
+        count => {
+            let mut known = HashSet::with_capacity_and_hasher(count, ahash::RandomState::new());
+            !values.all(|value| known.insert(value))
+        }
+    }
+}
+
 fn list(child: Column) -> List {
     List { ends: vec![0], child: Box::new(child), nulls: Nulls::default() }
 }
@@ -407,51 +492,4 @@ pub fn absent(field: &ArrowField, rows: usize) -> ArrayRef {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::schema::Field;
-
-    #[test]
-    fn truncating_removes_half_appended_nested_values() {
-        let element = Field::optional("element", Type::Struct(vec![Field::optional("a", Type::String)]));
-        let kind = Type::List(Box::new(element));
-        let mut column = Column::new(&kind);
-        let append = |column: &mut Column, texts: &[&str], close: bool| {
-            let Column::List(list) = column else { unreachable!() };
-            for text in texts {
-                let Column::Struct(child) = list.child.as_mut() else { unreachable!() };
-                let Column::Bytes(bytes) = &mut child.children[0] else { unreachable!() };
-                bytes.push(text.as_bytes());
-                child.close();
-            }
-            if close {
-                list.close();
-            }
-        };
-        append(&mut column, &["x", "y"], true);
-        column.push_null();
-        append(&mut column, &["half"], false);
-        column.truncate(2);
-        append(&mut column, &["z"], true);
-        let array = column.finish(&kind.to_arrow()).unwrap();
-        let list = array.as_any().downcast_ref::<ListArray>().unwrap();
-        assert_eq!(list.len(), 3);
-        assert_eq!((list.value_length(0), list.is_null(1), list.value_length(2)), (2, true, 1));
-        assert_eq!(list.values().len(), 3);
-    }
-
-    #[test]
-    fn nulls_survive_truncation_at_every_length() {
-        for cut in 0..20 {
-            let mut nulls = Nulls::default();
-            let valid = |i: usize| !i.is_multiple_of(3);
-            (0..20).for_each(|i| nulls.push(valid(i)));
-            nulls.truncate(cut);
-            (cut..23).for_each(|i| nulls.push(valid(i + 1)));
-            let buffer = nulls.finish().unwrap();
-            for i in 0..23 {
-                assert_eq!(buffer.is_valid(i), valid(if i < cut { i } else { i + 1 }), "cut {cut} slot {i}");
-            }
-        }
-    }
-}
+mod tests;

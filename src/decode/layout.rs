@@ -1,12 +1,15 @@
 //! Which columns a table has for its records' key, value and metadata, and under which names.
 
-use super::avro::mapping::{MappingOptions, column_type, columns, is_columnless};
-use super::avro::schema::{Kind, Schema};
-use crate::error::Result;
+use std::sync::Arc;
+
+use super::evolution::Evolution;
+use super::mapping::MappingOptions;
+use super::schema::{Columns, Schema};
 use crate::model::schema::{Field, TableSchema, Type};
+use crate::ports::SchemaFormat;
 
 /// How records of a table are read and laid out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// How keys are read.
     pub key_format: Format,
@@ -24,6 +27,36 @@ pub struct Layout {
     pub tombstones: Tombstones,
     /// Key, value and headers of a record together may have that many bytes.
     pub record_bytes_max: usize,
+    /// What becomes of schemas that the table's columns do not fit.
+    pub evolution: Evolution,
+    /// Columns whose own values partition the table: their types stay, since files are told apart by them.
+    pub partitioned: Vec<String>,
+    /// Schemas that the configuration gives.
+    pub given: Given,
+}
+
+/// Schemas that the configuration gives, where the format is [`Format::Given`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Given {
+    /// For keys.
+    pub key: Option<GivenSchema>,
+    /// For values.
+    pub value: Option<GivenSchema>,
+}
+
+/// A schema that the configuration gives. Two are the same where their texts are.
+#[derive(Debug, Clone)]
+pub struct GivenSchema {
+    /// Its language and text.
+    pub written: (SchemaFormat, String),
+    /// It.
+    pub schema: Arc<Schema>,
+}
+
+impl PartialEq for GivenSchema {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
 }
 
 /// How bytes are read.
@@ -33,6 +66,10 @@ pub enum Format {
     Auto,
     /// Confluent framing; the schema is the registry's.
     Registry,
+    /// No framing; the schema is the configuration's.
+    Given,
+    /// JSON without a schema: types are taken from the values.
+    Json,
     /// UTF-8 text in one column.
     String,
     /// Bytes in one column.
@@ -158,42 +195,23 @@ impl Metadata {
     }
 }
 
-/// A schema on one side of a record, as far as columns go.
-#[derive(Debug, Clone, Copy)]
-pub enum Side<'a> {
-    /// Nothing is known yet, or nothing is stored.
-    Nothing,
-    /// One column of this type.
-    Column(&'a Type),
-    /// As the schema says.
-    Avro(&'a Schema),
-}
-
 impl Layout {
     /// The columns for records with this key and this value: key columns, value columns, metadata columns.
-    ///
-    /// # Errors
-    /// `InvalidRecord` where a schema has a type without column type; the text names the field.
-    pub fn table_schema(&self, key: Side<'_>, value: Side<'_>) -> Result<TableSchema> {
-        let value_columns = self.side_columns(value, "value", false)?;
-        let has = |name: &str| value_columns.iter().any(|field| field.name == name);
-        let key_name = if has("key") { "key_key" } else { "key" };
-        let as_struct = self.key_columns == KeyColumns::Struct;
-        let mut fields = self.side_columns(key, key_name, as_struct)?;
-        fields.retain(|field| !has(&field.name));
-        fields.extend(value_columns);
-        fields.extend(self.metadata.iter().map(|m| Field::optional(m.name(self.names), m.kind(self.names))));
-        Ok(TableSchema { schema_id: -1, fields })
+    #[must_use]
+    pub fn table_schema(&self, key: Columns, value: Columns) -> TableSchema {
+        self.table_schema_with(key, value, false)
     }
 
-    fn side_columns(&self, side: Side<'_>, name: &str, as_struct: bool) -> Result<Vec<Field>> {
-        Ok(match side {
-            Side::Nothing => Vec::new(),
-            Side::Column(kind) => vec![Field::optional(name, kind.clone())],
-            Side::Avro(schema) if is_columnless(schema) => Vec::new(),
-            Side::Avro(Schema { kind: Kind::Record(record), .. }) if !as_struct => columns(record, self.mapping)?,
-            Side::Avro(schema) => vec![Field::optional(name, column_type(schema, self.mapping, name)?.0)],
-        })
+    /// As [`Layout::table_schema`], where the table may have a value column `key` already.
+    pub(super) fn table_schema_with(&self, key: Columns, value: Columns, key_is_taken: bool) -> TableSchema {
+        let value_columns = side_columns(value, "value", false);
+        let has = |name: &str| value_columns.iter().any(|field| field.name == name);
+        let key_name = if key_is_taken || has("key") { "key_key" } else { "key" };
+        let mut fields = side_columns(key, key_name, self.key_columns == KeyColumns::Struct);
+        fields.retain(|field| value_columns.iter().all(|other| !other.name.eq_ignore_ascii_case(&field.name)));
+        fields.extend(value_columns);
+        fields.extend(self.metadata.iter().map(|m| Field::optional(m.name(self.names), m.kind(self.names))));
+        TableSchema { schema_id: -1, fields }
     }
 
     /// True where `name` is one of this layout's metadata columns.
@@ -203,61 +221,9 @@ impl Layout {
     }
 }
 
-/// `table` with the columns of `wanted` that it lacks, at any depth, always optional; new top-level columns stand
-/// before the first metadata column. `None` where it lacks none.
-///
-/// # Errors
-/// The path and both types of the first column that `table` has with a type that cannot take `wanted`'s.
-pub fn extended(table: &TableSchema, wanted: &TableSchema, layout: &Layout) -> Result<Option<TableSchema>, String> {
-    let mut fields = table.fields.clone();
-    let position = fields.iter().position(|field| layout.is_metadata(&field.name)).unwrap_or(fields.len());
-    let known = fields.len();
-    let mut changed = extend_fields(&mut fields, &wanted.fields, "")?;
-    if fields.len() > known {
-        let new = fields.split_off(known);
-        let (metadata, data): (Vec<_>, Vec<_>) = new.into_iter().partition(|field| layout.is_metadata(&field.name));
-        fields.splice(position..position, data);
-        fields.extend(metadata);
-        changed = true;
-    }
-    Ok(changed.then_some(TableSchema { schema_id: -1, fields }))
-}
-
-fn extend_fields(table: &mut Vec<Field>, wanted: &[Field], path: &str) -> Result<bool, String> {
-    let mut changed = false;
-    for field in wanted {
-        let path = format!("{path}{}", field.name);
-        match table.iter_mut().find(|known| known.name == field.name) {
-            Some(known) if known.required && !field.required => {
-                return Err(format!("column `{path}` is required in the table and optional in the schema"));
-            }
-            Some(known) => changed |= extend_type(&mut known.kind, &field.kind, &path)?,
-            None => {
-                table.push(Field { required: false, ..field.clone() });
-                changed = true;
-            }
-        }
-    }
-    Ok(changed)
-}
-
-fn extend_item(table: &mut Field, wanted: &Field, path: &str) -> Result<bool, String> {
-    if table.required && !wanted.required {
-        return Err(format!("column `{path}` is required in the table and optional in the schema"));
-    }
-    extend_type(&mut table.kind, &wanted.kind, path)
-}
-
-fn extend_type(table: &mut Type, wanted: &Type, path: &str) -> Result<bool, String> {
-    match (table, wanted) {
-        (Type::Struct(fields), Type::Struct(wanted)) => extend_fields(fields, wanted, &format!("{path}.")),
-        (Type::List(element), Type::List(wanted)) => extend_item(element, wanted, &format!("{path}.element")),
-        (Type::Map(key, value), Type::Map(wanted_key, wanted))
-            if super::avro::program::takes(&key.kind, &wanted_key.kind) =>
-        {
-            extend_item(value, wanted, &format!("{path}.value"))
-        }
-        (table, wanted) if super::avro::program::takes(table, wanted) => Ok(false),
-        (table, wanted) => Err(format!("column `{path}` is {table:?} in the table and {wanted:?} in the schema")),
+pub(super) fn side_columns(shape: Columns, name: &str, as_one: bool) -> Vec<Field> {
+    match shape {
+        Columns::Each(fields) if !as_one => fields,
+        shape => shape.into_type().map(|kind| Field::optional(name, kind)).into_iter().collect(),
     }
 }

@@ -2,11 +2,26 @@
 
 pub mod avro;
 pub mod columns;
+mod combo;
 pub mod dead_letters;
+mod decimal;
+pub mod evolution;
+mod framing;
+pub mod json;
 pub mod layout;
+pub mod mapping;
 pub mod metadata;
 mod plan;
+pub mod protobuf;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Decoder, Decoding, SchemaUse, Sides, cut_at_reject, wire_schema_id};
+use crate::model::decoded::Reason;
+
+/// Why one record's bytes are not what its schema says. The text shows none of them.
+type Failure = (Reason, &'static str);
+
+pub use framing::{SchemaKey, wire_schema_id};
+pub use plan::{Decoder, Decoding, Needs, SchemaUse, Sides, cut_at_reject};
+pub use protobuf::framing::MessagePath;

@@ -6,23 +6,27 @@ use std::sync::{Arc, RwLock};
 
 use arrow::array::{ArrayRef, AsArray as _};
 use arrow::datatypes::{Int64Type, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
-use super::avro::program::Program;
-use super::avro::schema::{Kind, Schema};
 use super::columns::Column;
-use super::layout::{Format, KeyColumns, Layout, Metadata, Tombstones};
+use super::combo::{Combo, Part, plain_part};
+use super::evolution::evolved;
+use super::framing::{Failure, SchemaKey, Which};
+use super::json::RESCUED;
+use super::json::infer::Inferred;
+use super::layout::{Format, Layout, Metadata, Tombstones};
 use super::metadata;
+use super::schema::{Columns, Schema};
 use crate::error::{Error, Result};
 use crate::model::decoded::{DecodedBatch, Reason, Reject};
 use crate::model::offsets::NextOffset;
 use crate::model::raw::{RawBatch, RawRecord};
 use crate::model::schema::TableSchema;
 
-/// What is known about a schema id.
+/// What is known about a schema.
 #[derive(Debug, Clone)]
 pub enum SchemaUse {
-    /// Its schema.
+    /// It.
     Known(Arc<Schema>),
     /// Records with it are rejected, for this reason and detail.
     Rejected(Reason, String),
@@ -42,68 +46,68 @@ pub struct Sides {
 pub enum Decoding {
     /// Every record is decided.
     Done(DecodedBatch),
-    /// Nothing is decided: these must be known first.
-    Needs {
-        /// The batch, untouched.
-        batch: RawBatch,
-        /// Schema ids that the decoder does not know.
-        ids: BTreeSet<u32>,
-        /// True where the key's format is still to be decided.
-        key_undecided: bool,
-        /// True where the value's format is still to be decided.
-        value_undecided: bool,
-    },
+    /// Nothing is decided: the batch comes back untouched, with what must be known or changed first.
+    Needs(RawBatch, Box<Needs>),
+    /// Its schema does not fit the table's, which is to be suspended for it; the path and both types.
+    Misfit(String),
+}
+
+/// What a decoder lacks for a batch.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Schemas that it does not know.
+    pub schemas: BTreeSet<SchemaKey>,
+    /// The table with the columns that it lacks.
+    pub table: Option<TableSchema>,
+    /// True where the key's format is still to be decided.
+    pub key_undecided: bool,
+    /// True where the value's format is still to be decided.
+    pub value_undecided: bool,
 }
 
 /// Decodes batches of one table under one table schema. Shared by the compute threads.
 #[derive(Debug)]
 pub struct Decoder {
-    layout: Arc<Layout>,
-    table: Arc<TableSchema>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) table: Arc<TableSchema>,
     arrow: SchemaRef,
-    sides: Sides,
-    schemas: HashMap<u32, SchemaUse>,
-    data: Vec<usize>,
+    pub(super) sides: Sides,
+    pub(super) schemas: HashMap<SchemaKey, SchemaUse>,
+    /// True where one of the schemas is of several messages.
+    pub(super) has_messages: bool,
+    pub(super) data: Vec<usize>,
     metadata: Vec<Option<Metadata>>,
     combos: RwLock<HashMap<(Part, Part), Arc<Combo>>>,
 }
 
-/// What one side of a record is, as far as the way to read it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Part {
-    Null,
-    Plain,
-    Schema(u32),
-}
-
-type Failure = (Reason, Cow<'static, str>);
-
-/// How records with one kind of key and one kind of value are read.
-#[derive(Debug)]
-enum Combo {
-    Read { key: Step, value: Step, absent: Vec<usize> },
-    Rejected(Reason, String),
-}
-
-#[derive(Debug)]
-enum Step {
-    Nothing,
-    Text(usize),
-    Bytes(usize),
-    Program(Program),
+/// What one record came to.
+enum Row {
+    Done,
+    Stopped(Arc<Combo>),
 }
 
 impl Decoder {
-    /// A decoder for `table`, with all schema ids known so far.
+    /// A decoder for `table`, with all schemas known so far.
     #[must_use]
-    pub fn new(layout: Arc<Layout>, table: Arc<TableSchema>, sides: Sides, schemas: HashMap<u32, SchemaUse>) -> Self {
+    pub fn new(
+        layout: Arc<Layout>,
+        table: Arc<TableSchema>,
+        sides: Sides,
+        mut schemas: HashMap<SchemaKey, SchemaUse>,
+    ) -> Self {
         let kind = |name: &str| {
             Metadata::ALL.into_iter().find(|m| layout.metadata.contains(m) && m.name(layout.names) == name)
         };
         let metadata: Vec<_> = table.fields.iter().map(|field| kind(&field.name)).collect();
         let data = metadata.iter().enumerate().filter(|(_, m)| m.is_none()).map(|(index, _)| index).collect();
         let arrow = table.to_arrow();
-        Self { layout, table, arrow, sides, schemas, data, metadata, combos: RwLock::default() }
+        for (key, given) in [(SchemaKey::OfKeys, &layout.given.key), (SchemaKey::OfValues, &layout.given.value)] {
+            schemas.extend(given.iter().map(|given| (key, SchemaUse::Known(Arc::clone(&given.schema)))));
+        }
+        let is_protobuf =
+            |known: &SchemaUse| matches!(known, SchemaUse::Known(schema) if matches!(**schema, Schema::Protobuf(_)));
+        let has_messages = schemas.values().any(is_protobuf);
+        Self { layout, table, arrow, sides, schemas, has_messages, data, metadata, combos: RwLock::default() }
     }
 
     /// The table schema that rows come in.
@@ -117,25 +121,57 @@ impl Decoder {
     /// # Errors
     /// `Bug` only: what is wrong with records is in the result.
     pub fn decode(&self, batch: RawBatch, incarnation: i32) -> Result<Decoding> {
-        let ids = self.unknown_ids(&batch);
-        let key_undecided = self.sides.key == Format::Auto && batch.records.iter().any(|r| r.key_len >= 0);
-        let value_undecided = self.sides.value == Format::Auto && batch.records.iter().any(|r| r.value_len >= 0);
-        if key_undecided || value_undecided || !ids.is_empty() {
-            return Ok(Decoding::Needs { batch, ids, key_undecided, value_undecided });
+        let undecided = |format, len: fn(&RawRecord) -> i32| {
+            format == Format::Auto && batch.records.iter().any(|record| len(record) >= 0)
+        };
+        let mut needs = Needs {
+            key_undecided: undecided(self.sides.key, |record| record.key_len),
+            value_undecided: undecided(self.sides.value, |record| record.value_len),
+            ..Needs::default()
+        };
+        if needs.key_undecided || needs.value_undecided {
+            return Ok(Decoding::Needs(batch, Box::new(needs)));
         }
         let mut columns: Vec<Column> = self.table.fields.iter().map(|field| Column::new(&field.kind)).collect();
         self.data.iter().for_each(|index| columns[*index].reserve(batch.records.len()));
         let mut rejected = Vec::new();
         let mut last: Option<((Part, Part), Arc<Combo>)> = None;
-        let mut rows = 0;
+        let (mut rows, mut stopped) = (0, Vec::<Arc<Combo>>::new());
         for (index, record) in batch.records.iter().enumerate() {
             match self.row(&batch, record, &mut columns, &mut last) {
-                Ok(()) => rows += 1,
+                Ok(Row::Done) => rows += 1,
+                Ok(Row::Stopped(at)) if stopped.iter().any(|combo| Arc::ptr_eq(combo, &at)) => {}
+                Ok(Row::Stopped(at)) => stopped.push(at),
                 Err(failure) => {
                     self.data.iter().for_each(|column| columns[*column].truncate(rows));
                     rejected.push((index, failure));
                 }
             }
+        }
+        for combo in &stopped {
+            match combo.as_ref() {
+                Combo::Misfit(text) => return Ok(Decoding::Misfit(text.clone())),
+                Combo::Needs(schemas, wanted) => {
+                    needs.schemas.extend(schemas);
+                    if let Some(wanted) = wanted {
+                        let table = needs.table.as_ref().unwrap_or(&self.table);
+                        // What does not go together is found when the first of both is there.
+                        needs.table = evolved(table, wanted, &self.layout).ok().flatten().or(needs.table);
+                    }
+                }
+                Combo::Read { .. } | Combo::Rejected(..) => {}
+            }
+        }
+        if !stopped.is_empty() {
+            return Ok(Decoding::Needs(batch, Box::new(needs)));
+        }
+        let open = match last.as_ref().map(|(_, combo)| combo.as_ref()) {
+            Some(Combo::Read { open, .. }) if self.sides.value == Format::Json => open.as_slice(),
+            _ => &[],
+        };
+        if let Some(table) = self.inferred(&batch, &columns, &rejected, open) {
+            needs.table = Some(table);
+            return Ok(Decoding::Needs(batch, Box::new(needs)));
         }
         let rows = self.finish(&batch, columns, &rejected, incarnation)?;
         let rejects = rejected.into_iter().map(|(index, failure)| reject(&batch, index, failure)).collect();
@@ -152,31 +188,48 @@ impl Decoder {
         }))
     }
 
-    fn unknown_ids(&self, batch: &RawBatch) -> BTreeSet<u32> {
-        let mut ids = BTreeSet::new();
-        let mut last = None;
-        let mut see = |bytes: Option<&[u8]>| {
-            let id = bytes.and_then(wire_schema_id);
-            if let Some(id) = id
-                && last != Some(id)
+    /// The table with columns for what records of JSON without a schema bring and no column takes; `None` where there
+    /// is nothing of it.
+    fn inferred(
+        &self,
+        batch: &RawBatch,
+        columns: &[Column],
+        rejected: &[(usize, Failure)],
+        open: &[usize],
+    ) -> Option<TableSchema> {
+        let place = open.iter().find(|index| self.table.fields[**index].name == RESCUED)?;
+        let Column::Bytes(rescued) = &columns[*place] else { return None };
+        let mut inferred = Inferred::new(&self.table.fields, open);
+        let mut out = rejected.iter().map(|(index, _)| *index).peekable();
+        let rows = batch.records.iter().enumerate().filter(|(index, _)| out.next_if_eq(index).is_none());
+        let mut seen = false;
+        for (row, (_, record)) in rows.enumerate() {
+            // A row that lost nothing brings nothing new.
+            if !rescued.get(row).is_empty()
+                && let Some(value) = batch.value(record)
             {
-                last = Some(id);
-                if !self.schemas.contains_key(&id) {
-                    ids.insert(id);
-                }
+                inferred.see(value);
+                seen = true;
             }
-        };
-        if self.sides.value == Format::Registry {
-            batch.records.iter().for_each(|record| see(batch.value(record)));
         }
-        if self.sides.key == Format::Registry && self.key_is_read() {
-            batch.records.iter().for_each(|record| see(batch.key(record)));
-        }
-        ids
+        let mut wanted = seen.then(|| self.layout.table_schema(Columns::Nothing, Columns::Each(inferred.columns())))?;
+        // Columns that are not the value's stay as they are.
+        let others = self.table.fields.iter().filter(|field| wanted.field(&field.name).is_none());
+        wanted.fields.extend(others.cloned().collect::<Vec<_>>());
+        evolved(&self.table, &wanted, &self.layout).unwrap_or_else(|_| self.as_far_as_it_goes(&wanted))
     }
 
-    fn key_is_read(&self) -> bool {
-        !matches!(self.layout.key_columns, KeyColumns::None | KeyColumns::Raw)
+    /// The table with those of `wanted`'s columns that go with the others; `None` where no more do.
+    fn as_far_as_it_goes(&self, wanted: &TableSchema) -> Option<TableSchema> {
+        let mut changed = None;
+        for field in &wanted.fields {
+            let table: &TableSchema = changed.as_ref().unwrap_or(&self.table);
+            let others = table.fields.iter().filter(|other| other.name != field.name);
+            let fields = others.chain([field]).cloned().collect();
+            let one = evolved(table, &TableSchema { schema_id: -1, fields }, &self.layout);
+            changed = one.ok().flatten().or(changed);
+        }
+        changed
     }
 
     #[inline]
@@ -186,7 +239,7 @@ impl Decoder {
         record: &RawRecord,
         columns: &mut [Column],
         last: &mut Option<((Part, Part), Arc<Combo>)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Row, Failure> {
         let (key, value) = (batch.key(record), batch.value(record));
         let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + record.headers_len as usize;
         if bytes > self.layout.record_bytes_max {
@@ -201,19 +254,24 @@ impl Decoder {
         if metadata::timestamp_micros(record).is_err() {
             return Err((Reason::ValueOutOfRange, "the timestamp lies outside microseconds".into()));
         }
-        let key_part = if self.key_is_read() { part(self.sides.key, key)? } else { plain_part(key) };
-        let parts = (key_part, part(self.sides.value, value)?);
+        let headers = batch.headers(record);
+        let key_part = match self.key_is_read() {
+            true => self.part(Which::Key, key, headers.clone())?,
+            false => plain_part(key),
+        };
+        let parts = (key_part, self.part(Which::Value, value, headers)?);
         if last.as_ref().is_none_or(|(known, _)| *known != parts) {
             *last = Some((parts, self.combo(parts)));
         }
-        let Some((_, combo)) = last else { return Ok(()) };
+        let Some((_, combo)) = last else { return Err((Reason::IncompatibleSchema, "nothing reads it".into())) };
         match combo.as_ref() {
             Combo::Rejected(reason, message) => Err((*reason, message.clone().into())),
-            Combo::Read { key: key_step, value: value_step, absent } => {
+            Combo::Needs(..) | Combo::Misfit(_) => Ok(Row::Stopped(Arc::clone(combo))),
+            Combo::Read { key: key_step, value: value_step, absent, .. } => {
                 value_step.run(value, columns)?;
                 key_step.run(key, columns)?;
                 absent.iter().for_each(|index| columns[*index].push_null());
-                Ok(())
+                Ok(Row::Done)
             }
         }
     }
@@ -227,58 +285,6 @@ impl Decoder {
             combos.insert(parts, Arc::clone(&combo));
         }
         combo
-    }
-
-    fn compile(&self, (key, value): (Part, Part)) -> Result<Combo, (Reason, String)> {
-        let value = self.step(value, self.sides.value, "value", self.data.clone(), false)?;
-        let filled = value.filled();
-        let open: Vec<usize> = self.data.iter().copied().filter(|index| !filled.contains(index)).collect();
-        let name = if self.table.field("key_key").is_some() { "key_key" } else { "key" };
-        let key = match self.layout.key_columns {
-            KeyColumns::None => Step::Nothing,
-            KeyColumns::Raw => self.step(key, Format::Bytes, name, open, false)?,
-            KeyColumns::Flatten => self.step(key, self.sides.key, name, open, false)?,
-            KeyColumns::Struct => self.step(key, self.sides.key, name, open, true)?,
-        };
-        let filled: Vec<usize> = filled.into_iter().chain(key.filled()).collect();
-        let absent: Vec<usize> = self.data.iter().copied().filter(|index| !filled.contains(index)).collect();
-        if let Some(index) = absent.iter().find(|index| self.table.fields[**index].required) {
-            let name = &self.table.fields[*index].name;
-            return Err((Reason::IncompatibleSchema, format!("required column `{name}` has no value")));
-        }
-        Ok(Combo::Read { key, value, absent })
-    }
-
-    fn step(
-        &self,
-        part: Part,
-        format: Format,
-        column: &str,
-        open: Vec<usize>,
-        single: bool,
-    ) -> Result<Step, (Reason, String)> {
-        let named = || open.iter().copied().find(|index| self.table.fields[*index].name == column);
-        let schema = match part {
-            Part::Null => return Ok(Step::Nothing),
-            Part::Plain => {
-                let Some(index) = named() else { return Ok(Step::Nothing) };
-                return Ok(if format == Format::String { Step::Text(index) } else { Step::Bytes(index) });
-            }
-            Part::Schema(id) => match self.schemas.get(&id) {
-                Some(SchemaUse::Known(schema)) => schema,
-                Some(SchemaUse::Rejected(reason, message)) => return Err((*reason, message.clone())),
-                None => return Err((Reason::UnknownSchemaId, format!("schema {id} is not known"))),
-            },
-        };
-        let fields = &self.table.fields;
-        let program = match &schema.kind {
-            Kind::Record(record) if !single => Program::compile(record, fields, &open, self.layout.mapping),
-            _ => match named() {
-                Some(index) => Program::compile_single(schema, fields, index, self.layout.mapping),
-                None => return Ok(Step::Nothing),
-            },
-        };
-        program.map(Step::Program).map_err(|error| (Reason::IncompatibleSchema, error.chain()))
     }
 
     fn finish(
@@ -304,43 +310,10 @@ impl Decoder {
                 None => column.finish(field.data_type()),
             })
             .collect::<Result<Vec<ArrayRef>>>()?;
-        RecordBatch::try_new(Arc::clone(&self.arrow), arrays)
+        let rows = RecordBatchOptions::new().with_row_count(Some(kept.len()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.arrow), arrays, &rows)
             .map_err(|e| Error::bug("put columns into a batch").with_source(e))
     }
-}
-
-impl Step {
-    fn filled(&self) -> Vec<usize> {
-        match self {
-            Self::Nothing => Vec::new(),
-            Self::Text(index) | Self::Bytes(index) => vec![*index],
-            Self::Program(program) => program.filled().collect(),
-        }
-    }
-
-    #[inline]
-    fn run(&self, bytes: Option<&[u8]>, columns: &mut [Column]) -> Result<(), Failure> {
-        let Some(bytes) = bytes else { return Ok(()) };
-        match self {
-            Self::Nothing => Ok(()),
-            Self::Program(program) => {
-                program.run(&bytes[WIRE_PREFIX..], columns).map_err(|(reason, message)| (reason, message.into()))
-            }
-            Self::Text(index) => match std::str::from_utf8(bytes) {
-                Ok(text) => push(&mut columns[*index], text.as_bytes()),
-                Err(_) => Err((Reason::TypeMismatch, "the text is not UTF-8".into())),
-            },
-            Self::Bytes(index) => push(&mut columns[*index], bytes),
-        }
-    }
-}
-
-fn push(column: &mut Column, bytes: &[u8]) -> Result<(), Failure> {
-    let Column::Bytes(column) = column else {
-        return Err((Reason::IncompatibleSchema, "the table's column holds neither text nor bytes".into()));
-    };
-    column.push(bytes);
-    Ok(())
 }
 
 /// Cuts a batch off before its first reject, where its table is to be suspended at that record.
@@ -352,36 +325,6 @@ pub fn cut_at_reject(layout: &Layout, batch: &mut DecodedBatch) {
     batch.rows = batch.rows.slice(0, rows);
     batch.next = NextOffset(at);
     batch.rejects.clear();
-}
-
-/// Bytes before the payload in Confluent's wire format: magic byte and schema id.
-const WIRE_PREFIX: usize = 5;
-
-/// The schema id in Confluent's wire format, where the bytes begin like it.
-#[must_use]
-pub fn wire_schema_id(bytes: &[u8]) -> Option<u32> {
-    match bytes {
-        [0, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
-        _ => None,
-    }
-}
-
-fn part(format: Format, bytes: Option<&[u8]>) -> Result<Part, Failure> {
-    match (format, bytes) {
-        (Format::None, _) | (_, None) => Ok(Part::Null),
-        (Format::Registry, Some(bytes)) => match wire_schema_id(bytes) {
-            Some(id) => Ok(Part::Schema(id)),
-            None if bytes.len() < WIRE_PREFIX && bytes.first().is_none_or(|magic| *magic == 0) => {
-                Err((Reason::Truncated, "shorter than the wire format's prefix".into()))
-            }
-            None => Err((Reason::BadMagicByte, "the first byte is not 0".into())),
-        },
-        _ => Ok(Part::Plain),
-    }
-}
-
-fn plain_part(bytes: Option<&[u8]>) -> Part {
-    if bytes.is_some() { Part::Plain } else { Part::Null }
 }
 
 fn reject(batch: &RawBatch, index: usize, (reason, message): Failure) -> Reject {

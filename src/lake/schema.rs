@@ -127,27 +127,28 @@ impl Ids {
     }
 }
 
-/// `base` with the columns of `wanted` that it lacks, in `wanted`'s order, new ids after `last_id`; `None` where it
-/// lacks none. Columns that only `base` has stay, last.
+/// `base` with the columns of `wanted` that it lacks, in `wanted`'s order, new ids after `last_id`; types promoted to
+/// `wanted`'s and required columns relaxed where it has them so; `None` where nothing changes. Columns that only `base`
+/// has stay, last.
 ///
 /// # Errors
 /// `Corrupt` where both have a column with types that do not go together.
 pub fn merged(base: &TableSchema, wanted: &TableSchema, last_id: i32) -> Result<Option<SchemaRef>> {
-    let mut added = false;
-    let fields = merge_fields(&base.fields, &wanted.fields, &mut added)?;
-    if !added {
+    let mut changed = false;
+    let fields = merge_fields(&base.fields, &wanted.fields, &mut changed)?;
+    if !changed {
         return Ok(None);
     }
     Ok(Some(Arc::new(to_iceberg_schema(&TableSchema { schema_id: -1, fields }, last_id)?)))
 }
 
-fn merge_fields(base: &[Field], wanted: &[Field], added: &mut bool) -> Result<Vec<Field>> {
+fn merge_fields(base: &[Field], wanted: &[Field], changed: &mut bool) -> Result<Vec<Field>> {
     let mut fields = Vec::with_capacity(wanted.len());
     for field in wanted {
         if let Some(known) = base.iter().find(|known| known.name == field.name) {
-            fields.push(merge_field(known, field, added)?);
+            fields.push(merge_field(known, field, changed)?);
         } else {
-            *added = true;
+            *changed = true;
             fields.push(Field { required: false, ..without_ids(field) });
         }
     }
@@ -155,23 +156,27 @@ fn merge_fields(base: &[Field], wanted: &[Field], added: &mut bool) -> Result<Ve
     Ok(fields)
 }
 
-fn merge_field(known: &Field, wanted: &Field, added: &mut bool) -> Result<Field> {
+fn merge_field(known: &Field, wanted: &Field, changed: &mut bool) -> Result<Field> {
     let kind = match (&known.kind, &wanted.kind) {
-        (Type::Struct(base), Type::Struct(wanted)) => Type::Struct(merge_fields(base, wanted, added)?),
-        (Type::List(base), Type::List(wanted)) => Type::List(Box::new(merge_field(base, wanted, added)?)),
+        (Type::Struct(base), Type::Struct(wanted)) => Type::Struct(merge_fields(base, wanted, changed)?),
+        (Type::List(base), Type::List(wanted)) => Type::List(Box::new(merge_field(base, wanted, changed)?)),
         (Type::Map(key, base), Type::Map(_, wanted)) => {
-            Type::Map(key.clone(), Box::new(merge_field(base, wanted, added)?))
+            Type::Map(key.clone(), Box::new(merge_field(base, wanted, changed)?))
         }
-        (Type::Struct(_) | Type::List(_) | Type::Map(..), _) | (_, Type::Struct(_) | Type::List(_) | Type::Map(..)) => {
+        // Another writer may have promoted it further.
+        (base, wanted) if base.takes(wanted) => base.clone(),
+        (base, wanted) if !base.is_nested() && wanted.takes(base) => {
+            *changed = true;
+            wanted.clone()
+        }
+        (base, wanted) => {
             let name = &known.name;
-            return Err(Error::corrupt(format!(
-                "column `{name}` is {:?} in the table, {:?} is wanted",
-                known.kind, wanted.kind
-            )));
+            return Err(Error::corrupt(format!("column `{name}` is {base} in the table, {wanted} is wanted")));
         }
-        (kind, _) => kind.clone(),
     };
-    Ok(Field { kind, ..known.clone() })
+    let required = known.required && wanted.required;
+    *changed |= required != known.required;
+    Ok(Field { kind, required, ..known.clone() })
 }
 
 fn without_ids(field: &Field) -> Field {
@@ -213,5 +218,22 @@ mod tests {
         let nested: Vec<_> = point_fields.iter().map(|field| (field.name.as_str(), field.id)).collect();
         assert_eq!(nested, [("z", 7), ("x", 3), ("y", 5)]);
         assert!(merged(&second, &after_first, 7).unwrap().is_none());
+    }
+
+    #[test]
+    fn types_are_promoted_and_columns_relaxed_and_never_taken_back() {
+        let of = |a: Field, b: Type| {
+            schema(vec![a, Field::optional("l", Type::List(Box::new(Field::optional("element", b))))])
+        };
+        let narrow = of(Field::required("a", Type::Int), Type::Decimal(9, 2));
+        let base = from_iceberg_schema(&to_iceberg_schema(&narrow, 0).unwrap()).unwrap();
+        let wide = of(Field::optional("a", Type::Long), Type::Decimal(12, 2));
+        let changed = from_iceberg_schema(&merged(&base, &wide, 3).unwrap().unwrap()).unwrap();
+        let expected = of(Field { id: 1, ..Field::optional("a", Type::Long) }, Type::Decimal(12, 2));
+        assert_eq!(changed.fields[0], expected.fields[0]);
+        assert_eq!(changed.fields[1].kind.to_string(), expected.fields[1].kind.to_string());
+        assert!(merged(&changed, &narrow, 3).unwrap().is_none(), "an older view takes nothing back");
+        let other = of(Field::optional("a", Type::String), Type::Decimal(9, 2));
+        assert_eq!(merged(&base, &other, 3).unwrap_err().kind(), crate::error::ErrorKind::Corrupt);
     }
 }

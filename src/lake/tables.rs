@@ -1,6 +1,6 @@
 //! The [`Lake`] port over a catalog and a storage stack.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -94,7 +94,12 @@ impl Lake for IcebergLake {
         self.saw(table, &loaded)
     }
 
-    async fn evolve(&self, table: &TableName, wanted: &TableSchema) -> Result<TableState> {
+    async fn evolve(
+        &self,
+        table: &TableName,
+        wanted: &TableSchema,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<TableState> {
         let mut backoff = Backoff::new(std::time::Duration::from_millis(10), std::time::Duration::from_secs(5));
         loop {
             let loaded = self.committer.catalog.load(table).await?;
@@ -102,18 +107,26 @@ impl Lake for IcebergLake {
                 loaded.ok_or_else(|| Error::corrupt(format!("add columns to table `{table}`: it has vanished")))?;
             let metadata = &loaded.metadata;
             let base = from_iceberg_schema(metadata.current_schema())?;
-            let Some(schema) = merged(&base, wanted, metadata.last_column_id())? else {
+            let schema = merged(&base, wanted, metadata.last_column_id())?;
+            let is_new = |(name, _): &(&String, &String)| !metadata.properties().contains_key(*name);
+            let new: HashMap<String, String> =
+                properties.iter().filter(is_new).map(|(name, value)| (name.clone(), value.clone())).collect();
+            if schema.is_none() && new.is_empty() {
                 return self.saw(table, &loaded);
-            };
+            }
             let requirements = vec![
                 TableRequirement::UuidMatch { uuid: metadata.uuid() },
                 TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
                 TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
             ];
-            let updates = vec![
-                TableUpdate::AddSchema { schema: schema.as_ref().clone() },
-                TableUpdate::SetCurrentSchema { schema_id: -1 },
-            ];
+            let mut updates = Vec::new();
+            if let Some(schema) = schema {
+                updates.push(TableUpdate::AddSchema { schema: schema.as_ref().clone() });
+                updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
+            }
+            if !new.is_empty() {
+                updates.push(TableUpdate::SetProperties { updates: new });
+            }
             let change = TableChange { table: table.clone(), requirements, updates };
             // After a lost answer or a conflict, the columns are looked for again: adding them is idempotent.
             if let Applied::Done(tables) = self.committer.catalog.commit(vec![change]).await? {

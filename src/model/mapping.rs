@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 /// Beginning of the table properties that hold the mapping.
 pub const PREFIX: &str = "frazil.mapping.";
 
+/// Table properties that hold what the format `auto` of keys and of values was decided to be. Once decided it stays.
+pub const AUTO_KEY: &str = "frazil.auto.key";
+/// As [`AUTO_KEY`].
+pub const AUTO_VALUE: &str = "frazil.auto.value";
+
 /// What differs between the mapping in a table's properties and the one wanted, a line for people each. Other
 /// properties are ignored, and so are settings that only one of them has: another tool may have made the table.
 #[must_use]

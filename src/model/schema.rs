@@ -95,6 +95,25 @@ impl Field {
 }
 
 impl Type {
+    /// True where a column of this type takes values of type `value`: the same, or one that Iceberg promotes to it
+    /// (spec, "Schema Evolution"). Structs take each other: their fields are matched one by one.
+    #[must_use]
+    pub fn takes(&self, value: &Self) -> bool {
+        match (self, value) {
+            (Self::Long, Self::Int) | (Self::Double, Self::Float) | (Self::Struct(_), Self::Struct(_)) => true,
+            (Self::Decimal(p, s), Self::Decimal(q, t)) => p >= q && s == t,
+            (Self::List(a), Self::List(b)) => a.kind.takes(&b.kind),
+            (Self::Map(k, a), Self::Map(l, b)) => k.kind.takes(&l.kind) && a.kind.takes(&b.kind),
+            _ => self == value,
+        }
+    }
+
+    /// True for structs, lists and maps.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        matches!(self, Self::Struct(_) | Self::List(_) | Self::Map(..))
+    }
+
     /// The Arrow type that batches of this column have.
     #[must_use]
     pub fn to_arrow(&self) -> DataType {

@@ -111,6 +111,10 @@ pub trait Peek: Send + Sync {
 pub enum Encoding {
     /// Avro, by the registry's schema that they name.
     Avro,
+    /// Protobuf, by the registry's schema that they name.
+    Protobuf,
+    /// JSON, by the registry's schema that they name.
+    JsonSchema,
     /// JSON text of an object or a list.
     Json,
     /// UTF-8 text.
@@ -125,6 +129,8 @@ impl Encoding {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
+            Self::JsonSchema => "json_schema",
             Self::Json => "json",
             Self::Text => "text",
             Self::Base64 => "base64",

@@ -14,6 +14,7 @@ use reqwest::{Certificate, Identity, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
+use uuid::Uuid;
 
 use super::{Auth, Options};
 use crate::error::{Error, ErrorKind, Result};
@@ -88,6 +89,13 @@ impl Client {
         let what = format!("schema `{id}`");
         let Some(body) = self.get(&["schemas", "ids", &id.to_string()], &what).await? else { return Ok(None) };
         self.resolve(id, body, &what, &mut Met::new()).await.map(Some)
+    }
+
+    /// A GUID names the schema alone: the answer has no id, which is 0 here.
+    pub(super) async fn by_guid(&self, guid: Uuid) -> Result<Option<Arc<RegisteredSchema>>> {
+        let what = format!("schema `{guid}`");
+        let Some(body) = self.get(&["schemas", "guids", &guid.to_string()], &what).await? else { return Ok(None) };
+        self.resolve(0, body, &what, &mut Met::new()).await.map(Some)
     }
 
     pub(super) async fn latest(&self, subject: &str) -> Result<Option<Arc<RegisteredSchema>>> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Mutex as AsyncMutex;
 use url::Url;
+use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ports::{RegisteredSchema, Registry};
@@ -76,7 +77,7 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// A [`Registry`] behind the Confluent REST API. Answers by id are kept for ever, "no such" for 10 s, the newest
+/// A [`Registry`] behind the Confluent REST API. Answers by id and GUID are kept for ever, "no such" for 10 s, the newest
 /// schema of a subject for 5 s; concurrent questions for the same thing make one request.
 pub struct RegistryClient {
     client: Client,
@@ -88,6 +89,7 @@ pub struct RegistryClient {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Question {
     Id(u32),
+    Guid(Uuid),
     Latest(String),
 }
 
@@ -126,10 +128,11 @@ impl RegistryClient {
         }
         let answer = match &question {
             Question::Id(id) => self.client.by_id(*id).await,
+            Question::Guid(guid) => self.client.by_guid(*guid).await,
             Question::Latest(subject) => self.client.latest(subject).await,
         };
         let ttl = match (&question, &answer) {
-            (Question::Id(_), Ok(Some(_))) => None,
+            (Question::Id(_) | Question::Guid(_), Ok(Some(_))) => None,
             (Question::Latest(_), Ok(Some(_))) => Some(LATEST_TTL),
             (_, Ok(None)) => Some(ABSENT_TTL),
             (_, Err(_)) => Some(FAILURE_TTL),
@@ -158,6 +161,10 @@ impl fmt::Debug for RegistryClient {
 impl Registry for RegistryClient {
     async fn schema(&self, id: u32) -> Result<Option<Arc<RegisteredSchema>>> {
         self.ask(Question::Id(id)).await
+    }
+
+    async fn schema_by_guid(&self, guid: Uuid) -> Result<Option<Arc<RegisteredSchema>>> {
+        self.ask(Question::Guid(guid)).await
     }
 
     async fn latest(&self, subject: &str) -> Result<Option<Arc<RegisteredSchema>>> {

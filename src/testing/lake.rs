@@ -221,8 +221,13 @@ impl Lake for WatchedLake {
         self.lake.create(table, layout).await
     }
 
-    async fn evolve(&self, table: &TableName, wanted: &TableSchema) -> Result<TableState> {
-        self.lake.evolve(table, wanted).await
+    async fn evolve(
+        &self,
+        table: &TableName,
+        wanted: &TableSchema,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<TableState> {
+        self.lake.evolve(table, wanted, properties).await
     }
 
     fn writer(&self, state: &TableState, commit: CommitId) -> Result<Box<dyn FileWriter>> {
@@ -293,6 +298,10 @@ impl Registry for WatchedRegistry {
     async fn schema(&self, id: u32) -> Result<Option<Arc<RegisteredSchema>>> {
         self.0.request("registry").await?;
         Ok(lock(&self.0.schemas).get(&id).cloned())
+    }
+
+    async fn schema_by_guid(&self, _: uuid::Uuid) -> Result<Option<Arc<RegisteredSchema>>> {
+        Ok(None)
     }
 
     async fn latest(&self, subject: &str) -> Result<Option<Arc<RegisteredSchema>>> {

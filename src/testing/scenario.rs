@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::random::Random;
-use crate::decode::avro::mapping::{MappingOptions, TimeAs};
-use crate::decode::layout::{Format, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
-use crate::pipeline::driver::TableSpec;
+use crate::decode::evolution::Evolution;
+use crate::decode::layout::{Format, Given, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
+use crate::decode::mapping::MappingOptions;
+use crate::pipeline::driver::{Subjects, TableSpec};
 use crate::pipeline::event::{OnError, OnGap, OnTopicChange, Settings, StartAt};
 use crate::ports::{PartitionField, Transform};
 
@@ -166,13 +167,16 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
             Metadata::Timestamp,
             Metadata::Incarnation,
         ],
-        mapping: MappingOptions { time_as: TimeAs::Long, uuid_as_string: false, keep_required: false },
+        mapping: MappingOptions::default(),
         tombstones: if on_error == OnError::Suspend {
             Tombstones::Keep
         } else {
             random.pick(&[Tombstones::Keep, Tombstones::DeadLetter])
         },
         record_bytes_max: 1 << 20,
+        evolution: Evolution::Extend,
+        partitioned: Vec::new(),
+        given: Given::default(),
     };
     let by_partition = PartitionField { column: "kafka_partition".to_owned(), transform: Transform::Identity };
     TableSpec {
@@ -183,5 +187,6 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
         format_version: random.pick(&[2, 2, 3]),
         properties: BTreeMap::new(),
         location: None,
+        subjects: Subjects { key: "topic-key".to_owned(), value: "topic-value".to_owned() },
     }
 }

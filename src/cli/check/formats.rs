@@ -1,16 +1,20 @@
 //! What the formats of a table's keys and values come to, by the registry's subjects. The same decisions as a running
 //! table makes, which makes the rest of them at its first record.
 
+use std::sync::Arc;
+
 use super::services::Subjects;
-use crate::decode::avro::schema::{Schema, parse};
-use crate::decode::layout::{Format, KeyColumns, Layout, Side};
+use crate::decode::MessagePath;
+use crate::decode::layout::{Format, GivenSchema, KeyColumns, Layout};
+use crate::decode::schema::{Columns, Schema};
+use crate::error::Result;
 use crate::model::schema::Type;
-use crate::ports::SchemaFormat;
+use crate::pipeline::driver::TableSpec;
 
 /// One side of a table's records.
 pub(super) enum Chosen {
     /// By this schema; with its subject and id in words.
-    Avro(Schema, String),
+    Schema(Arc<Schema>, String),
     /// One column of this type.
     Column(Type, &'static str),
     /// No columns.
@@ -20,11 +24,15 @@ pub(super) enum Chosen {
 }
 
 impl Chosen {
-    pub(super) fn side(&self) -> Side<'_> {
+    /// The columns that it makes.
+    ///
+    /// # Errors
+    /// Which field has no column type.
+    pub(super) fn columns(&self, layout: &Layout) -> Result<Columns> {
         match self {
-            Self::Avro(schema, _) => Side::Avro(schema),
-            Self::Column(kind, _) => Side::Column(kind),
-            Self::Nothing | Self::Open(_) => Side::Nothing,
+            Self::Schema(schema, _) => schema.columns(MessagePath::FIRST, layout.mapping),
+            Self::Column(kind, _) => Ok(Columns::One(kind.clone())),
+            Self::Nothing | Self::Open(_) => Ok(Columns::Nothing),
         }
     }
 
@@ -34,7 +42,7 @@ impl Chosen {
 
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Avro(_, by) | Self::Open(by) => by.clone(),
+            Self::Schema(_, by) | Self::Open(by) => by.clone(),
             Self::Column(_, word) => (*word).to_owned(),
             Self::Nothing => "not stored".to_owned(),
         }
@@ -45,27 +53,42 @@ impl Chosen {
 ///
 /// # Errors
 /// Why a subject's schema cannot be read.
-pub(super) fn choose(
-    layout: &Layout,
-    topic: &str,
-    subjects: &Subjects,
-    has_registry: bool,
-) -> Result<(Chosen, Chosen), String> {
-    let side = |format, side: &str| choose_side(format, &format!("{topic}-{side}"), subjects, has_registry);
+pub(super) fn choose(spec: &TableSpec, subjects: &Subjects, has_registry: bool) -> Result<(Chosen, Chosen), String> {
+    let layout = &spec.layout;
+    let side = |format, subject, given| choose_side(format, subject, given, subjects, has_registry);
     let key = match layout.key_columns {
         KeyColumns::None => Chosen::Nothing,
         KeyColumns::Raw => Chosen::Column(Type::Binary, "bytes"),
-        KeyColumns::Flatten | KeyColumns::Struct => side(layout.key_format, "key")?,
+        KeyColumns::Flatten | KeyColumns::Struct => {
+            side(layout.key_format, &spec.subjects.key, layout.given.key.as_ref())?
+        }
     };
-    Ok((key, side(layout.value_format, "value")?))
+    Ok((key, side(layout.value_format, &spec.subjects.value, layout.given.value.as_ref())?))
 }
 
-fn choose_side(format: Format, subject: &str, subjects: &Subjects, has_registry: bool) -> Result<Chosen, String> {
+fn choose_side(
+    format: Format,
+    subject: &str,
+    given: Option<&GivenSchema>,
+    subjects: &Subjects,
+    has_registry: bool,
+) -> Result<Chosen, String> {
     match format {
         Format::None => return Ok(Chosen::Nothing),
         Format::String => return Ok(Chosen::Column(Type::String, "string")),
         Format::Bytes => return Ok(Chosen::Column(Type::Binary, "bytes")),
-        Format::Auto if !has_registry => return Ok(Chosen::Column(Type::Binary, "bytes, as there is no registry")),
+        Format::Json => return Ok(Chosen::Open("json without a schema, columns with the first records".to_owned())),
+        Format::Given => {
+            let schema = given.map(|given| {
+                let by = format!("{} by the schema that the configuration gives", given.schema.language());
+                Chosen::Schema(Arc::clone(&given.schema), by)
+            });
+            return Ok(schema.unwrap_or(Chosen::Nothing));
+        }
+        Format::Auto if !has_registry => {
+            let open = "json or bytes, known with the first record, as there is no registry";
+            return Ok(Chosen::Open(open.to_owned()));
+        }
         Format::Auto | Format::Registry => {}
     }
     let Some(found) = subjects.get(subject).and_then(Option::as_ref) else {
@@ -75,11 +98,11 @@ fn choose_side(format: Format, subject: &str, subjects: &Subjects, has_registry:
         };
         return Ok(Chosen::Open(open));
     };
-    if found.format != SchemaFormat::Avro {
-        return Err(format!("subject `{subject}` is {:?}, which cannot be read yet", found.format));
-    }
-    match parse(found) {
-        Ok(schema) => Ok(Chosen::Avro(schema, format!("avro by subject `{subject}` (schema id {})", found.id))),
+    match Schema::parse(found) {
+        Ok(schema) => {
+            let by = format!("{} by subject `{subject}` (schema id {})", schema.language(), found.id);
+            Ok(Chosen::Schema(Arc::new(schema), by))
+        }
         Err(error) => Err(format!("subject `{subject}` cannot be read: {}", error.chain())),
     }
 }

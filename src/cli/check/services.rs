@@ -117,9 +117,9 @@ pub(super) async fn registry(config: &Config, clock: &Clock) -> Found<Option<Sub
 }
 
 /// The subjects that may decide a table's columns.
-fn subjects(table: &TableConfig) -> Vec<String> {
-    let topic = table.topics.first().into_iter();
-    topic.flat_map(|topic| [format!("{topic}-key"), format!("{topic}-value")]).collect()
+fn subjects(table: &TableConfig) -> [String; 2] {
+    let subjects = app::subjects(table);
+    [subjects.key, subjects.value]
 }
 
 async fn latest(

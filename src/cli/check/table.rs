@@ -8,7 +8,8 @@ use super::services::{States, Subjects};
 use crate::app;
 use crate::cli::topics::TopicNow;
 use crate::config::{Config, TableConfig};
-use crate::decode::layout::extended;
+use crate::decode::evolution::evolved;
+use crate::error::Result;
 use crate::lake::inspect;
 use crate::model::ids::TopicPartition;
 use crate::model::mapping;
@@ -33,20 +34,16 @@ pub(super) fn checks(
     };
     let mut checks = Vec::new();
     let mut chosen = None;
-    match (subjects, table.topics.first()) {
-        (Some(subjects), Some(topic)) => {
-            match formats::choose(&spec.layout, topic, subjects, config.schema_registry.is_some()) {
-                Ok((key, value)) => {
-                    checks.push(Check::ok(formats, format!("key: {}; value: {}", key.text(), value.text())));
-                    chosen = Some((key, value));
-                }
-                Err(problem) => {
-                    let remedy = "register a schema that can be read, or set the format to `bytes`";
-                    checks.push(Check::failed(formats, problem, remedy));
-                }
-            }
+    match subjects.map(|subjects| formats::choose(&spec, subjects, config.schema_registry.is_some())) {
+        Some(Ok((key, value))) => {
+            checks.push(Check::ok(formats, format!("key: {}; value: {}", key.text(), value.text())));
+            chosen = Some((key, value));
         }
-        _ => checks.push(Check::skipped(formats, "the schema registry cannot be asked")),
+        Some(Err(problem)) => {
+            let remedy = "register a schema that can be read, or set the format to `bytes`";
+            checks.push(Check::failed(formats, problem, remedy));
+        }
+        None => checks.push(Check::skipped(formats, "the schema registry cannot be asked")),
     }
     checks.push(match states {
         None => Check::skipped(name, "the catalog cannot be asked"),
@@ -61,7 +58,7 @@ pub(super) fn checks(
 /// A table that is to be made.
 fn new(name: String, spec: &TableSpec, chosen: Option<&(Chosen, Chosen)>) -> Check {
     let Some((key, value)) = chosen else { return Check::skipped(name, "its columns are not known") };
-    let schema = match spec.layout.table_schema(key.side(), value.side()) {
+    let schema = match wanted(spec, key, value) {
         Ok(schema) => schema,
         Err(error) => {
             let remedy = "change the schema, or set the format to `bytes`";
@@ -86,6 +83,10 @@ fn new(name: String, spec: &TableSpec, chosen: Option<&(Chosen, Chosen)>) -> Che
     Check::ok(name, format!("will be made with columns {}{more}", names(&schema)))
 }
 
+fn wanted(spec: &TableSpec, key: &Chosen, value: &Chosen) -> Result<TableSchema> {
+    Ok(spec.layout.table_schema(key.columns(&spec.layout)?, value.columns(&spec.layout)?))
+}
+
 fn names(schema: &TableSchema) -> String {
     let columns = inspect::columns(schema).into_iter();
     columns.map(|column| format!("{} {}", column.name, column.kind)).collect::<Vec<_>>().join(", ")
@@ -105,14 +106,14 @@ fn existing(
     }
     let mut columns = String::new();
     if let Some((key, value)) = chosen {
-        let schema = spec.layout.table_schema(key.side(), value.side()).map_err(|error| error.chain());
-        match schema.and_then(|wanted| extended(&state.schema, &wanted, &spec.layout)) {
+        let schema = wanted(spec, key, value).map_err(|error| error.chain());
+        match schema.and_then(|wanted| evolved(&state.schema, &wanted, &spec.layout)) {
             Ok(None) => {}
             Ok(Some(schema)) => {
                 let added = schema.fields.into_iter().filter(|field| state.schema.field(&field.name).is_none());
                 let added: Vec<String> = added.map(|field| field.name).collect();
                 columns = match added.as_slice() {
-                    [] => ", nested columns will be added".to_owned(),
+                    [] => ", columns will be changed".to_owned(),
                     added => format!(", columns will be added: {}", added.join(", ")),
                 };
             }

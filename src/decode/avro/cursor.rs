@@ -1,30 +1,10 @@
 //! Avro's binary encoding read value by value. What the values are for is not known here.
 
+use crate::decode::Failure;
 use crate::model::decoded::Reason;
-
-/// Why one record's bytes are not what its schema says.
-pub(super) type Failure = (Reason, &'static str);
 
 /// Elements of no bytes that one record may have: without a bound a short record could ask for 2^63 of them.
 const EMPTY_ELEMENTS_MAX: u32 = 1 << 20;
-
-/// Two's complement, big endian, of any length, into at most `precision` digits.
-pub(super) fn decimal(bytes: &[u8], precision: u8) -> Result<i128, Failure> {
-    const OUT: Failure = (Reason::ValueOutOfRange, "a decimal has more digits than its precision");
-    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
-    let fill = if negative { 0xff } else { 0 };
-    let (high, low) = bytes.split_at(bytes.len().saturating_sub(16));
-    if high.iter().any(|byte| *byte != fill) {
-        return Err(OUT);
-    }
-    let mut wide = [fill; 16];
-    wide[16 - low.len()..].copy_from_slice(low);
-    let value = i128::from_be_bytes(wide);
-    if (value < 0) != negative || value.unsigned_abs() >= 10_u128.pow(u32::from(precision)) {
-        return Err(OUT);
-    }
-    Ok(value)
-}
 
 /// What is left of a record's bytes.
 pub(super) struct Cursor<'a> {
@@ -56,6 +36,12 @@ impl<'a> Cursor<'a> {
         let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(SHORT)?;
         self.bytes = rest;
         Ok(*taken)
+    }
+
+    /// The index of a union's branch or an enum's symbol among `count`.
+    pub(super) fn index(&mut self, otherwise: &'static str, count: usize) -> Result<usize, Failure> {
+        let index = usize::try_from(self.long()?).ok().filter(|index| *index < count);
+        index.ok_or((Reason::TypeMismatch, otherwise))
     }
 
     pub(super) fn boolean(&mut self) -> Result<bool, Failure> {
@@ -101,7 +87,7 @@ impl<'a> Cursor<'a> {
         if !(0..86_400).contains(&seconds) {
             return Err((Reason::ValueOutOfRange, "a time of day lies outside the day"));
         }
-        Ok((seconds, value.rem_euclid(per_second) * (1_000_000 / per_second)))
+        Ok((seconds, value.rem_euclid(per_second) * 1_000_000 / per_second))
     }
 
     #[inline]

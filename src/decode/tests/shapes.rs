@@ -6,22 +6,22 @@ use proptest::prelude::*;
 use serde_json::json;
 
 /// A small generator of numbers: the same seed gives the same values.
-pub(super) struct Random(pub u64);
+pub(in crate::decode) struct Random(pub u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::decode) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, bound: u64) -> usize {
+    pub(in crate::decode) fn below(&mut self, bound: u64) -> usize {
         usize::try_from(self.next() % bound).unwrap()
     }
 
     /// Any number, those near the ends and near 0 often.
-    fn long(&mut self, least: i64, most: i64) -> i64 {
+    pub(in crate::decode) fn long(&mut self, least: i64, most: i64) -> i64 {
         match self.below(6) {
             0 => least,
             1 => most,
@@ -35,11 +35,11 @@ impl Random {
         i32::try_from(self.long(i32::MIN.into(), i32::MAX.into())).unwrap()
     }
 
-    fn bytes(&mut self) -> Vec<u8> {
+    pub(in crate::decode) fn bytes(&mut self) -> Vec<u8> {
         (0..self.below(20)).map(|_| self.next().to_le_bytes()[0]).collect()
     }
 
-    fn text(&mut self) -> String {
+    pub(in crate::decode) fn text(&mut self) -> String {
         let letters = ['a', 'Z', ' ', '"', '\\', '\0', 'ß', '水', '🦀', '\u{10FFFF}'];
         (0..self.below(12)).map(|_| letters[self.below(10)]).collect()
     }
@@ -71,6 +71,12 @@ pub(super) enum Shape {
     Array(Box<Shape>),
     Map(Box<Shape>),
     Record(Vec<Shape>),
+    /// Several branches, and whether null is one more, the last.
+    Union(Vec<Shape>, bool),
+    /// A record of these fields and of itself, optional (`next`), in an array (`all`) and in a map (`by`).
+    Tree(Vec<Shape>),
+    /// A record whose two fields have the same type, the second by reference; only the named ones.
+    Twice(Box<Shape>),
 }
 
 /// The fields of a record.
@@ -86,6 +92,9 @@ fn shape() -> impl Strategy<Value = Shape> {
         ("local-timestamp-millis", 1000, 1),
         ("local-timestamp-micros", 1, 1),
         ("local-timestamp-nanos", 1, 1000),
+        ("io.debezium.time.Timestamp", 1000, 1),
+        ("io.debezium.time.MicroTimestamp", 1, 1),
+        ("io.debezium.time.NanoTimestamp", 1, 1000),
     ];
     let precision = || (1..=38_u8).prop_flat_map(|precision| (Just(precision), 0..=precision));
     let leaf = prop_oneof![
@@ -112,21 +121,60 @@ fn shape() -> impl Strategy<Value = Shape> {
     leaf.prop_recursive(3, 24, 5, |inner| {
         prop_oneof![
             (inner.clone(), any::<bool>()).prop_map(|(inner, null_first)| match inner {
-                Shape::Null | Shape::Optional(..) => inner,
+                Shape::Null | Shape::Optional(..) | Shape::Union(..) => inner,
                 inner => Shape::Optional(Box::new(inner), null_first),
             }),
             inner.clone().prop_map(|inner| Shape::Array(Box::new(inner))),
             inner.clone().prop_map(|inner| Shape::Map(Box::new(inner))),
-            proptest::collection::vec(inner, 0..5).prop_map(Shape::Record),
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Shape::Record),
+            (proptest::collection::vec(inner.clone(), 2..5), any::<bool>())
+                .prop_map(|(branches, null)| union(branches, null)),
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Shape::Tree),
+            proptest::collection::vec(inner, 0..3).prop_map(|fields| Shape::Twice(Box::new(Shape::Record(fields)))),
+            (1..5_usize).prop_map(|count| Shape::Twice(Box::new(Shape::Enum(count)))),
         ]
     })
 }
 
+/// A union of those of `branches` that can stand together in one.
+fn union(mut branches: Vec<Shape>, null: bool) -> Shape {
+    let mut words = Vec::new();
+    branches.retain(|branch| {
+        let fits = !matches!(branch, Shape::Null | Shape::Optional(..) | Shape::Union(..));
+        let word = branch.word();
+        let new = word.is_none() || !words.contains(&word);
+        words.push(word);
+        fits && new
+    });
+    match branches.len() {
+        0 => Shape::Null,
+        1 => branches.remove(0).optional(),
+        _ => Shape::Union(branches, null),
+    }
+}
+
 impl Shape {
+    /// What unions call a type without name.
+    fn word(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Boolean => "boolean",
+            Self::Int | Self::Date | Self::TimeMillis => "int",
+            Self::Long | Self::TimeMicros | Self::Timestamp(..) => "long",
+            Self::Float => "float",
+            Self::Double => "double",
+            Self::Bytes | Self::Decimal(..) => "bytes",
+            Self::Text | Self::Uuid => "string",
+            Self::Array(_) => "array",
+            Self::Map(_) => "map",
+            _ => return None,
+        })
+    }
+
     /// This or null.
     pub(super) fn optional(self) -> Self {
         match self {
             Self::Null | Self::Optional(..) => self,
+            Self::Union(branches, _) => Self::Union(branches, true),
             inner => Self::Optional(Box::new(inner), true),
         }
     }
@@ -135,8 +183,10 @@ impl Shape {
     pub(super) fn is_columnless(&self) -> bool {
         match self {
             Self::Null => true,
-            Self::Optional(inner, _) | Self::Array(inner) | Self::Map(inner) => inner.is_columnless(),
-            Self::Record(fields) => fields.iter().all(Self::is_columnless),
+            Self::Optional(inner, _) | Self::Array(inner) | Self::Map(inner) | Self::Twice(inner) => {
+                inner.is_columnless()
+            }
+            Self::Record(fields) | Self::Union(fields, _) => fields.iter().all(Self::is_columnless),
             _ => false,
         }
     }
@@ -150,7 +200,7 @@ impl Shape {
         let meaning = |base: serde_json::Value, name: &str| {
             let mut json = base;
             if logical {
-                json["logicalType"] = name.into();
+                json[if name.contains('.') { "connect.name" } else { "logicalType" }] = name.into();
             }
             json
         };
@@ -187,8 +237,24 @@ impl Shape {
             Self::Array(items) => json!({"type": "array", "items": items.json(logical, &below("e"))}),
             Self::Map(values) => json!({"type": "map", "values": values.json(logical, &below("v"))}),
             Self::Record(fields) => {
-                let field = |(index, field): (usize, &Self)| json!({"name": format!("f{index}"), "type": field.json(logical, &below(&format!("f{index}")))});
-                json!({"type": "record", "name": place, "fields": fields.iter().enumerate().map(field).collect::<Vec<_>>()})
+                json!({"type": "record", "name": place, "fields": members(fields, logical, place)})
+            }
+            Self::Union(branches, null) => {
+                let branch = |(index, branch): (usize, &Self)| branch.json(logical, &format!("{place}_.b{index}"));
+                let branches: Vec<_> = branches.iter().enumerate().map(branch).collect();
+                json!([branches, vec![json!("null"); usize::from(*null)]].concat())
+            }
+            Self::Tree(fields) => {
+                let mut all = members(fields, logical, place);
+                all.push(json!({"name": "next", "type": ["null", place]}));
+                all.push(json!({"name": "all", "type": {"type": "array", "items": place}}));
+                all.push(json!({"name": "by", "type": {"type": "map", "values": place}}));
+                json!({"type": "record", "name": place, "fields": all})
+            }
+            Self::Twice(inner) => {
+                let name = below("t");
+                let fields = json!([{"name": "a", "type": inner.json(logical, &name)}, {"name": "b", "type": name}]);
+                json!({"type": "record", "name": place, "fields": fields})
             }
         }
     }
@@ -282,6 +348,27 @@ impl Shape {
         (bytes, value.to_string())
     }
 
+    /// The first level has columns; what stands below is JSON text.
+    fn tree(&self, fields: &[Self], random: &mut Random) -> (Value, String) {
+        let (Value::Record(mut values), shown) = Self::Record(fields.to_vec()).value(random) else { unreachable!() };
+        let mut child = |most: u64| (random.below(4) < usize::try_from(most).unwrap()).then(|| self.value(random).0);
+        let text = |value: &Option<Value>| value.as_ref().map(|value| format!("{:?}", self.json_text(value)));
+        let (next, all, by) = (child(1), child(1), child(1));
+        let nothing = || "null".to_owned();
+        let columns = [
+            format!("next={}", text(&next).unwrap_or_else(nothing)),
+            format!("all=[{}]", text(&all).unwrap_or_default()),
+            format!("by=[{}]", text(&by).map_or_else(String::new, |text| format!("{{key=\"k\",value={text}}}"))),
+        ];
+        let union = Value::Union(u32::from(next.is_some()), Box::new(next.unwrap_or(Value::Null)));
+        values.push(("next".to_owned(), union));
+        values.push(("all".to_owned(), Value::Array(all.into_iter().collect())));
+        values.push(("by".to_owned(), Value::Map(by.into_iter().map(|value| ("k".to_owned(), value)).collect())));
+        let first = shown[1..shown.len() - 1].to_owned();
+        let all = [vec![first; usize::from(shown.len() > 2)], columns.to_vec()].concat();
+        (Value::Record(values), format!("{{{}}}", all.join(",")))
+    }
+
     fn nested(&self, random: &mut Random) -> (Value, String) {
         match self {
             Self::Optional(inner, null_first) => {
@@ -302,6 +389,28 @@ impl Shape {
                 let entries = entries.into_iter().map(|(key, (value, _))| (key, value)).collect();
                 (Value::Map(entries), format!("[{}]", shown.join(",")))
             }
+            Self::Union(branches, null) => {
+                let branch = random.below((branches.len() + usize::from(*null)) as u64);
+                let (value, shown) = match branches.get(branch) {
+                    Some(shape) => shape.value(random),
+                    None => (Value::Null, "null".to_owned()),
+                };
+                let column = |(index, shape): (usize, &Self)| {
+                    let name = shape.word().map_or_else(|| format!("b{index}"), str::to_owned);
+                    format!("{name}={}", if index == branch { shown.as_str() } else { "null" })
+                };
+                let columns = branches.iter().enumerate().filter(|(_, shape)| !shape.is_columnless()).map(column);
+                let columns = columns.collect::<Vec<_>>().join(",");
+                let all = if branch == branches.len() { "null".to_owned() } else { format!("{{{columns}}}") };
+                (Value::Union(u32::try_from(branch).unwrap(), Box::new(value)), all)
+            }
+            Self::Tree(fields) => self.tree(fields, random),
+            Self::Twice(inner) => {
+                let ((a, shown_a), (b, shown_b)) = (inner.value(random), inner.value(random));
+                let shown =
+                    if inner.is_columnless() { "{}".to_owned() } else { format!("{{a={shown_a},b={shown_b}}}") };
+                (Value::Record(vec![("a".to_owned(), a), ("b".to_owned(), b)]), shown)
+            }
             Self::Record(fields) => {
                 let (mut values, mut shown) = (Vec::new(), Vec::new());
                 for (index, field) in fields.iter().enumerate() {
@@ -316,6 +425,13 @@ impl Shape {
             _ => unreachable!("the other kinds have no parts"),
         }
     }
+}
+
+/// Fields `f0`, `f1`, … of a record called `place`.
+fn members(fields: &[Shape], logical: bool, place: &str) -> Vec<serde_json::Value> {
+    let json = |index: usize, field: &Shape| field.json(logical, &format!("{place}_f{index}"));
+    let field = |(index, field)| json!({"name": format!("f{index}"), "type": json(index, field)});
+    fields.iter().enumerate().map(field).collect()
 }
 
 fn symbols(count: usize) -> Vec<String> {

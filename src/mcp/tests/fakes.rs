@@ -316,6 +316,10 @@ impl Registry for Fakes {
         Ok((id == 7).then(|| Arc::new(schema)))
     }
 
+    async fn schema_by_guid(&self, _: uuid::Uuid) -> Result<Option<Arc<RegisteredSchema>>> {
+        Ok(None)
+    }
+
     async fn latest(&self, subject: &str) -> Result<Option<Arc<RegisteredSchema>>> {
         if subject == "orders-value" { self.schema(7).await } else { Ok(None) }
     }

@@ -57,6 +57,17 @@ pub struct TableSpec {
     pub properties: BTreeMap<String, String>,
     /// Where a new table lies; `None`: below the warehouse.
     pub location: Option<String>,
+    /// Whose newest schemas decide the columns of a new table.
+    pub subjects: Subjects,
+}
+
+/// The registry's subjects of a table's records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subjects {
+    /// Of keys.
+    pub key: String,
+    /// Of values.
+    pub value: String,
 }
 
 /// What a driver works with.

@@ -1,23 +1,27 @@
 //! Decoding with everything that it needs from outside: schemas by id, formats decided, columns added.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::epoch::SealedFiles;
 use super::shown::Shown;
 use super::{Ports, TableSpec, waits};
-use crate::decode::avro::schema::{Schema, parse};
-use crate::decode::layout::{Format, KeyColumns, Side, extended};
-use crate::decode::{Decoder, Decoding, SchemaUse, Sides, wire_schema_id};
-use crate::error::Result;
+use crate::decode::layout::{Format, KeyColumns};
+use crate::decode::schema::{Columns, Schema};
+use crate::decode::{Decoder, Decoding, MessagePath, Needs, SchemaKey, SchemaUse, Sides, wire_schema_id};
+use crate::error::{ErrorKind, Result};
 use crate::model::decoded::{DecodedBatch, Reason};
+use crate::model::mapping::{AUTO_KEY, AUTO_VALUE};
 use crate::model::raw::RawBatch;
 use crate::model::schema::{TableSchema, Type};
 use crate::pipeline::event::{CommitPlan, On};
-use crate::ports::{CommitRequest, Recovery, RegisteredSchema, SchemaFormat, TableState};
+use crate::ports::{CommitRequest, Recovery, TableState};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::crash;
 
@@ -26,6 +30,8 @@ const UNKNOWN_SCHEMA_BELIEVED: Duration = Duration::from_secs(10);
 /// Schema ids of a table's first batch that are looked up to decide what `auto` is: bytes that are no schema ids may
 /// look like many.
 const IDS_TRIED_MAX: usize = 16;
+/// Values of a table's first batch that are read to decide whether `auto` is JSON.
+const VALUES_TRIED_MAX: usize = 16;
 
 /// What became of a raw batch.
 pub(super) enum Decoded {
@@ -35,20 +41,11 @@ pub(super) enum Decoded {
     Misfit(String),
 }
 
-/// One side's registered schema, as far as columns go.
+/// What is known of one side of a topic's records before the first of them.
 #[derive(Debug, Clone)]
-pub(super) enum Registered {
-    Avro(Arc<Schema>),
+enum Registered {
+    Schema(Arc<Schema>),
     Column(Type),
-}
-
-impl Registered {
-    pub(super) fn side(&self) -> Side<'_> {
-        match self {
-            Self::Avro(schema) => Side::Avro(schema),
-            Self::Column(kind) => Side::Column(kind),
-        }
-    }
 }
 
 /// Knows how to decode a table's batches, and learns what it lacks.
@@ -67,11 +64,9 @@ struct Current {
     state: TableState,
     decoder: Arc<Decoder>,
     sides: Sides,
-    schemas: HashMap<u32, SchemaUse>,
-    /// When schema ids that the registry does not know are to be asked for again.
+    schemas: HashMap<SchemaKey, SchemaUse>,
+    /// When schemas that the registry does not know are to be asked for again.
     forget_at: Option<Duration>,
-    /// The newest schemas seen, for columns of the other side.
-    value: Option<Registered>,
 }
 
 impl Resolver {
@@ -119,23 +114,23 @@ impl Resolver {
         let decide =
             |format: Format, registered: &Option<Registered>, column: Option<&Type>| match (format, registered, column)
             {
-                (Format::Auto, Some(Registered::Avro(_)), _) => Format::Registry,
+                (Format::Auto, Some(Registered::Schema(_)), _) => Format::Registry,
                 (Format::Auto, _, Some(Type::Binary)) => Format::Bytes,
-                (Format::Auto, _, _) if self.ports.registry.is_none() => Format::Bytes,
                 (format, _, _) => format,
             };
+        let sides = self.decided(state);
         let sides = Sides {
-            key: decide(layout.key_format, &key, plain("key")),
-            value: decide(layout.value_format, &value, plain("value")),
+            key: sides.key.unwrap_or_else(|| decide(layout.key_format, &key, plain("key"))),
+            value: sides.value.unwrap_or_else(|| decide(layout.value_format, &value, plain("value"))),
         };
         let decoder =
             Arc::new(Decoder::new(Arc::new(layout.clone()), Arc::clone(&state.schema), sides, HashMap::new()));
-        self.set(Current { state: state.clone(), decoder, sides, schemas: HashMap::new(), forget_at: None, value });
+        self.set(Current { state: state.clone(), decoder, sides, schemas: HashMap::new(), forget_at: None });
         Ok(())
     }
 
     /// Key and value schemas as the registry's subjects have them now, where the format asks for them.
-    pub(super) async fn registered(&self) -> Result<(Option<Registered>, Option<Registered>)> {
+    async fn registered(&self) -> Result<(Option<Registered>, Option<Registered>)> {
         let layout = &self.spec.layout;
         let key = match layout.key_columns {
             KeyColumns::None => None,
@@ -146,20 +141,54 @@ impl Resolver {
     }
 
     async fn registered_side(&self, format: Format, side: &str) -> Result<Option<Registered>> {
+        let given = &self.spec.layout.given;
         match format {
             Format::None => return Ok(None),
             Format::String => return Ok(Some(Registered::Column(Type::String))),
             Format::Bytes => return Ok(Some(Registered::Column(Type::Binary))),
+            Format::Json => return Ok(None),
+            Format::Given => {
+                let schema = if side == "key" { &given.key } else { &given.value };
+                return Ok(schema.as_ref().map(|given| Registered::Schema(Arc::clone(&given.schema))));
+            }
             Format::Auto | Format::Registry => {}
         }
-        let (Some(registry), Some(topic)) = (&self.ports.registry, self.spec.settings.topics.first()) else {
-            return Ok(None);
+        let Some(registry) = &self.ports.registry else { return Ok(None) };
+        let subjects = &self.spec.subjects;
+        let subject = if side == "key" { &subjects.key } else { &subjects.value };
+        let Some(found) = registry.latest(subject).await? else { return Ok(None) };
+        // A schema that cannot be read is no reason not to begin: its records are rejected, each with the reason.
+        Ok(Schema::parse(&found).ok().map(|schema| Registered::Schema(Arc::new(schema))))
+    }
+
+    /// The columns that are known of before the first record, and as properties the formats that they decide.
+    pub(super) async fn columns(&self) -> Result<(TableSchema, BTreeMap<String, String>)> {
+        let layout = &self.spec.layout;
+        let (key, value) = self.registered().await?;
+        let format = |side: &Option<Registered>| match side {
+            Some(Registered::Schema(_)) => Format::Registry,
+            _ => Format::Auto,
         };
-        let Some(found) = registry.latest(&format!("{topic}-{side}")).await? else { return Ok(None) };
-        Ok(match read(&found) {
-            SchemaUse::Known(schema) => Some(Registered::Avro(schema)),
-            SchemaUse::Rejected(..) => None,
-        })
+        let decided = self.decisions(Sides { key: format(&key), value: format(&value) });
+        let shape = |side: Option<Registered>| match side {
+            Some(Registered::Schema(schema)) => {
+                schema.columns(MessagePath::FIRST, layout.mapping).unwrap_or(Columns::Nothing)
+            }
+            Some(Registered::Column(kind)) => Columns::One(kind),
+            None => Columns::Nothing,
+        };
+        Ok((layout.table_schema(shape(key), shape(value)), decided))
+    }
+
+    /// The table properties that hold what `auto` was decided to be.
+    fn decisions(&self, sides: Sides) -> BTreeMap<String, String> {
+        let layout = &self.spec.layout;
+        let all = [(AUTO_KEY, layout.key_format, sides.key), (AUTO_VALUE, layout.value_format, sides.value)];
+        let word = |(name, configured, side): (&str, Format, Format)| {
+            let word = DECIDED.iter().find(|(format, _)| *format == side).filter(|_| configured == Format::Auto)?.1;
+            Some((name.to_owned(), word.to_owned()))
+        };
+        all.into_iter().filter_map(word).collect()
     }
 
     /// Decides every record of `batch`, whatever must be looked up or added to the table for it.
@@ -170,6 +199,7 @@ impl Resolver {
             };
             let incarnation = incarnation(&current.state, &batch.source.topic);
             let decoder = Arc::clone(&current.decoder);
+            let table = Arc::clone(decoder.table());
             let clock = self.ports.clock.clone();
             let (decoding, took) = self
                 .ports
@@ -183,12 +213,13 @@ impl Resolver {
             self.ports.metrics.decode_seconds.inc_by(took.as_secs_f64());
             match decoding? {
                 Decoding::Done(rows) => return Ok(Decoded::Rows(rows)),
-                Decoding::Needs { batch: same, ids, key_undecided, value_undecided } => {
+                Decoding::Needs(same, needs) => {
                     batch = same;
-                    if let Err(misfit) = self.learn(&batch, ids, key_undecided, value_undecided).await? {
-                        return Ok(Decoded::Misfit(misfit));
+                    if !self.learn(&batch, &table, *needs).await? {
+                        return Ok(Decoded::Misfit("its columns are not there yet".to_owned()));
                     }
                 }
+                Decoding::Misfit(misfit) => return Ok(Decoded::Misfit(misfit)),
             }
         }
     }
@@ -213,53 +244,96 @@ impl Resolver {
         current
     }
 
-    /// Looks up what a batch needs. The inner error is why its schema does not fit the table.
-    async fn learn(
-        &self,
-        batch: &RawBatch,
-        ids: BTreeSet<u32>,
-        key_undecided: bool,
-        value_undecided: bool,
-    ) -> Result<Result<(), String>> {
+    /// Looks up, decides and changes what a batch needs that was decoded for `table`; false where somebody else is to
+    /// decide or change it first.
+    async fn learn(&self, batch: &RawBatch, table: &Arc<TableSchema>, needs: Needs) -> Result<bool> {
         let _one_at_a_time = self.learning.lock().await;
-        let Some(current) = self.current() else { return Ok(Ok(())) };
+        let Some(current) = self.current() else { return Ok(true) };
         let mut current = Current::clone(&current);
-        if value_undecided && current.sides.value == Format::Auto {
-            current.sides.value = self.format_of("value", batch.records.iter().filter_map(|r| batch.value(r))).await?;
+        if (needs.value_undecided || needs.key_undecided) && !self.decide(&mut current, batch, &needs).await? {
+            return Ok(false);
         }
-        if key_undecided && current.sides.key == Format::Auto {
-            current.sides.key = self.format_of("key", batch.records.iter().filter_map(|r| batch.key(r))).await?;
-        }
-        for id in ids {
-            if !current.schemas.contains_key(&id) {
-                let known = self.look_up(id).await?;
-                if matches!(known, SchemaUse::Rejected(Reason::UnknownSchemaId, _)) {
-                    current.forget_at.get_or_insert(self.ports.clock.elapsed() + UNKNOWN_SCHEMA_BELIEVED);
-                }
-                current.schemas.insert(id, known);
+        for key in needs.schemas {
+            if let Entry::Vacant(place) = current.schemas.entry(key) {
+                place.insert(self.look_up(key).await?);
             }
         }
-        let misfit = self.fit(&mut current, batch).await?;
+        if current.schemas.values().any(|known| matches!(known, SchemaUse::Rejected(Reason::UnknownSchemaId, _))) {
+            current.forget_at.get_or_insert(self.ports.clock.elapsed() + UNKNOWN_SCHEMA_BELIEVED);
+        }
+        // What was wanted of columns that have changed meanwhile is worked out anew.
+        if let Some(wanted) = needs.table.filter(|_| current.state.schema == *table) {
+            if !self.adds_columns {
+                return Ok(false);
+            }
+            self.evolve(&mut current, &wanted).await?;
+        }
         // A commit may have ended meanwhile; its state is newer, unless columns were added after it.
         if let Some(now) = self.current().filter(|now| now.state.schema.schema_id >= current.state.schema.schema_id) {
             current.state = now.state.clone();
         }
         self.set(self.rebuilt(current));
-        Ok(misfit.map_or(Ok(()), Err))
+        Ok(true)
+    }
+
+    /// Decides what `auto` is, unless the table says it already: another replica may have been first. A reader decides
+    /// nothing; false where it would have to.
+    async fn decide(&self, current: &mut Current, batch: &RawBatch, needs: &Needs) -> Result<bool> {
+        let (table, lake) = (&self.spec.settings.table, &self.ports.lake);
+        if let Some(state) = self.patiently(On::Catalog, || lake.load(table)).await? {
+            current.state = state;
+        }
+        let known = self.decided(&current.state);
+        current.sides.key = known.key.unwrap_or(current.sides.key);
+        current.sides.value = known.value.unwrap_or(current.sides.value);
+        let key_is_open = needs.key_undecided && current.sides.key == Format::Auto;
+        let value_is_open = needs.value_undecided && current.sides.value == Format::Auto;
+        if !self.adds_columns || !(key_is_open || value_is_open) {
+            return Ok(!(key_is_open || value_is_open));
+        }
+        let mut sides = current.sides;
+        if value_is_open {
+            sides.value = self.format_of("value", batch.records.iter().filter_map(|r| batch.value(r))).await?;
+        }
+        if key_is_open {
+            sides.key = self.format_of("key", batch.records.iter().filter_map(|r| batch.key(r))).await?;
+        }
+        // Kept with the table, so that it stays so after a restart and for every replica; the first one to say it wins.
+        let (schema, decisions) = (Arc::clone(&current.state.schema), self.decisions(sides));
+        current.state = self.patiently(On::Catalog, || lake.evolve(table, &schema, &decisions)).await?;
+        let known = self.decided(&current.state);
+        current.sides = Sides { key: known.key.unwrap_or(sides.key), value: known.value.unwrap_or(sides.value) };
+        Ok(true)
+    }
+
+    /// What the table says that `auto` was decided to be.
+    fn decided(&self, state: &TableState) -> Decided {
+        let format = |name: &str, configured: Format| {
+            let word = state.properties.get(name).filter(|_| configured == Format::Auto)?;
+            DECIDED.iter().find(|(_, known)| known == word).map(|(format, _)| *format)
+        };
+        let layout = &self.spec.layout;
+        Decided { key: format(AUTO_KEY, layout.key_format), value: format(AUTO_VALUE, layout.value_format) }
     }
 
     /// The format that `auto` stands for, for good: the registry's where one of these values carries an id that it
-    /// knows or where it has a subject for this side of the topic, else bytes.
+    /// knows or where it has a subject for this side of the topic; else JSON where the values are JSON objects; else
+    /// bytes. Keys are no JSON: they are compared byte by byte.
     async fn format_of(&self, side: &str, values: impl Iterator<Item = &[u8]>) -> Result<Format> {
-        let ids: BTreeSet<u32> = values.filter_map(wire_schema_id).collect();
+        let values: Vec<&[u8]> = values.collect();
+        let ids: BTreeSet<u32> = values.iter().filter_map(|value| wire_schema_id(value)).collect();
         let (mut format, mut because) = (Format::Bytes, "no value carries a schema id that the registry knows");
+        let is_object = |value: &&[u8]| serde_json::from_slice::<Map<String, Value>>(value).is_ok();
+        if side == "value" && values.iter().take(VALUES_TRIED_MAX).all(is_object) {
+            (format, because) = (Format::Json, "the first values are JSON objects");
+        }
         for id in ids.into_iter().take(IDS_TRIED_MAX) {
-            if !matches!(self.look_up(id).await?, SchemaUse::Rejected(Reason::UnknownSchemaId, _)) {
+            if !matches!(self.look_up(SchemaKey::Id(id)).await?, SchemaUse::Rejected(Reason::UnknownSchemaId, _)) {
                 (format, because) = (Format::Registry, "a value carries a schema id that the registry knows");
                 break;
             }
         }
-        if format == Format::Bytes
+        if format != Format::Registry
             && self.patiently(On::Registry, || self.registered_side(Format::Registry, side)).await?.is_some()
         {
             (format, because) = (Format::Registry, "the registry has a subject for it");
@@ -268,56 +342,36 @@ impl Resolver {
         Ok(format)
     }
 
-    async fn look_up(&self, id: u32) -> Result<SchemaUse> {
-        let unknown = || SchemaUse::Rejected(Reason::UnknownSchemaId, format!("the registry knows no schema {id}"));
+    async fn look_up(&self, key: SchemaKey) -> Result<SchemaUse> {
+        let unknown = || SchemaUse::Rejected(Reason::UnknownSchemaId, format!("the registry knows no {key}"));
         let Some(registry) = &self.ports.registry else { return Ok(unknown()) };
-        let found = self.patiently(On::Registry, || registry.schema(id)).await?;
-        Ok(found.map_or_else(unknown, |found| read(&found)))
-    }
-
-    /// Adds the columns that the batch's schemas need and the table lacks.
-    async fn fit(&self, current: &mut Current, batch: &RawBatch) -> Result<Option<String>> {
-        let mut seen = BTreeSet::new();
-        for record in &batch.records {
-            let id = |format: Format, bytes: Option<&[u8]>| {
-                bytes.filter(|_| format == Format::Registry).and_then(wire_schema_id)
-            };
-            let key_read = matches!(self.spec.layout.key_columns, KeyColumns::Flatten | KeyColumns::Struct);
-            let key = id(current.sides.key, batch.key(record).filter(|_| key_read));
-            let value = id(current.sides.value, batch.value(record));
-            seen.insert((key, batch.key(record).is_some(), value, batch.value(record).is_some()));
-        }
-        for (key, has_key, value, has_value) in seen {
-            let value = match column_side(current, current.sides.value, value, has_value) {
-                Some(value) => {
-                    current.value = Some(value.clone());
-                    Some(value)
-                }
-                None => current.value.clone(),
-            };
-            let key_format =
-                if self.spec.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { current.sides.key };
-            let key =
-                column_side(current, key_format, key, has_key && self.spec.layout.key_columns != KeyColumns::None);
-            let side = |side| Option::as_ref(side).map_or(Side::Nothing, Registered::side);
-            let Ok(wanted) = self.spec.layout.table_schema(side(&key), side(&value)) else { continue };
-            match extended(&current.state.schema, &wanted, &self.spec.layout) {
-                Ok(None) => {}
-                Ok(Some(_)) if !self.adds_columns => return Ok(Some("columns are not there yet".to_owned())),
-                Ok(Some(schema)) => {
-                    self.evolve(current, &schema).await?;
-                }
-                Err(misfit) => return Ok(Some(misfit)),
+        let found = match key {
+            SchemaKey::Id(id) => self.patiently(On::Registry, || registry.schema(id)).await?,
+            SchemaKey::Guid(guid) => {
+                self.patiently(On::Registry, || registry.schema_by_guid(Uuid::from_u128(guid))).await?
             }
-        }
-        Ok(None)
+            SchemaKey::OfKeys | SchemaKey::OfValues => None,
+        };
+        Ok(found.map_or_else(unknown, |found| match Schema::parse(&found) {
+            Ok(schema) => SchemaUse::Known(Arc::new(schema)),
+            Err(error) => SchemaUse::Rejected(Reason::IncompatibleSchema, error.chain()),
+        }))
     }
 
+    /// Changes the table's columns. Where another replica has changed them so that these no longer go with them, its
+    /// columns are taken, and the batch is decoded for them.
     async fn evolve(&self, current: &mut Current, wanted: &TableSchema) -> Result<()> {
-        let table = &self.spec.settings.table;
-        let lake = &self.ports.lake;
-        current.state = self.patiently(On::Catalog, || lake.evolve(table, wanted)).await?;
-        tracing::info!(%table, schema_id = current.state.schema.schema_id, "columns added");
+        let (table, lake) = (&self.spec.settings.table, &self.ports.lake);
+        let nothing = BTreeMap::new();
+        current.state = match self.patiently(On::Catalog, || lake.evolve(table, wanted, &nothing)).await {
+            Ok(state) => state,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let now = self.patiently(On::Catalog, || lake.load(table)).await?;
+                now.filter(|now| now.schema != current.state.schema).ok_or(error)?
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(%table, schema_id = current.state.schema.schema_id, "columns changed");
         crash::point(crash::SCHEMA_EVOLVED);
         Ok(())
     }
@@ -360,32 +414,17 @@ impl Resolver {
     }
 }
 
-/// What one side of a record needs of columns; `None` where nothing is known of it.
-fn column_side(current: &Current, format: Format, id: Option<u32>, present: bool) -> Option<Registered> {
-    match (format, id) {
-        (_, Some(id)) => match current.schemas.get(&id)? {
-            SchemaUse::Known(schema) => Some(Registered::Avro(Arc::clone(schema))),
-            SchemaUse::Rejected(..) => None,
-        },
-        (Format::String, None) if present => Some(Registered::Column(Type::String)),
-        (Format::Bytes, None) if present => Some(Registered::Column(Type::Binary)),
-        _ => None,
-    }
+/// What `auto` may be decided to be, and its word in a table's properties.
+const DECIDED: [(Format, &str); 3] = [(Format::Registry, "registry"), (Format::Json, "json"), (Format::Bytes, "bytes")];
+
+/// What `auto` was decided to be; `None` while it was not, or where the configuration says something else.
+struct Decided {
+    key: Option<Format>,
+    value: Option<Format>,
 }
 
 fn incarnation(state: &TableState, topic: &str) -> i32 {
     let Recovery::At(progress) = &state.recovery else { return 0 };
     let topic = progress.ledger.topics.get(topic);
     topic.map_or(0, |topic| i32::try_from(topic.incarnation).unwrap_or(i32::MAX))
-}
-
-fn read(found: &RegisteredSchema) -> SchemaUse {
-    if found.format != SchemaFormat::Avro {
-        let message = format!("schema {} is {:?}, which cannot be read yet", found.id, found.format);
-        return SchemaUse::Rejected(Reason::IncompatibleSchema, message);
-    }
-    match parse(found) {
-        Ok(schema) => SchemaUse::Known(Arc::new(schema)),
-        Err(error) => SchemaUse::Rejected(Reason::IncompatibleSchema, error.chain()),
-    }
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::resolve::{Registered, Resolver};
+use super::resolve::Resolver;
 use super::waits;
-use crate::decode::layout::Side;
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
 use crate::model::mapping;
@@ -67,17 +66,14 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
             return Err(catalog(Error::corrupt(text)));
         }
         None => {
-            let (key, value) = resolver.registered().await.map_err(|error| (On::Registry, error))?;
-            let side = |schema| Option::as_ref(schema).map_or(Side::Nothing, Registered::side);
-            // A schema without column types is no reason not to begin: its records are rejected, each with the reason.
-            let schema = spec.layout.table_schema(side(&key), side(&value));
-            let schema = schema.or_else(|_| spec.layout.table_schema(Side::Nothing, Side::Nothing)).map_err(catalog)?;
+            let (schema, mut properties) = resolver.columns().await.map_err(|error| (On::Registry, error))?;
+            properties.extend(spec.properties.clone());
             let layout = TableLayout {
                 schema,
                 partition_by: spec.partition_by.clone(),
                 sort_by: spec.sort_by.clone(),
                 format_version: spec.format_version,
-                properties: spec.properties.clone(),
+                properties,
                 location: spec.location.clone(),
             };
             lake.create(name, &layout).await.map_err(catalog)?

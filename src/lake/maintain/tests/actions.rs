@@ -63,7 +63,7 @@ async fn columns_added_since_are_null_in_old_rows() {
     world.append(5).await;
     let mut wanted = world.state().await.schema.as_ref().clone();
     wanted.fields.push(Field::optional("more", Type::List(Box::new(Field::optional("element", Type::String)))));
-    world.lake.evolve(&world.table, &wanted).await.unwrap();
+    world.lake.evolve(&world.table, &wanted, &BTreeMap::new()).await.unwrap();
     world.append(5).await;
     world.append(5).await;
     assert_eq!(world.run(Action::Compact).await.compacted_files, 3);

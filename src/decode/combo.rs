@@ -1,0 +1,239 @@
+//! How records with one kind of key and one kind of value are read: which schemas, which columns, which programs.
+//! Worked out once per kind; the loop over records is in `plan`.
+
+use std::sync::Arc;
+
+use super::MessagePath;
+use super::columns::Column;
+use super::evolution::{Evolution, evolved};
+use super::framing::{Failure, SchemaKey, Which, framed};
+use super::json::RESCUED;
+use super::layout::{Format, KeyColumns, side_columns};
+use super::mapping::position;
+use super::plan::{Decoder, SchemaUse};
+use super::protobuf::framing;
+use super::schema::{Columns, Program, Schema, Target, with_rescued};
+use crate::model::decoded::Reason;
+use crate::model::raw::Headers;
+use crate::model::schema::{TableSchema, Type};
+
+/// What one side of a record is, as far as the way to read it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    Null,
+    Plain,
+    Schema { key: SchemaKey, path: MessagePath, start: usize },
+}
+
+/// How records with one kind of key and one kind of value are read.
+#[derive(Debug)]
+pub(super) enum Combo {
+    /// `open`: the columns that the value may fill.
+    Read {
+        key: Step,
+        value: Step,
+        absent: Vec<usize>,
+        open: Vec<usize>,
+    },
+    Rejected(Reason, String),
+    Needs(Vec<SchemaKey>, Option<TableSchema>),
+    Misfit(String),
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Nothing,
+    Text(usize),
+    Bytes(usize),
+    Program(Box<Program>, usize),
+}
+
+impl Decoder {
+    pub(super) fn key_is_read(&self) -> bool {
+        !matches!(self.layout.key_columns, KeyColumns::None | KeyColumns::Raw)
+    }
+
+    pub(super) fn part(&self, which: Which, bytes: Option<&[u8]>, headers: Headers<'_>) -> Result<Part, Failure> {
+        let format = if which == Which::Key { self.sides.key } else { self.sides.value };
+        let Some(bytes) = bytes.filter(|_| format != Format::None) else { return Ok(Part::Null) };
+        let Some(framed) = framed(format, which, bytes, headers)? else { return Ok(Part::Plain) };
+        let (mut path, mut start) = (MessagePath::FIRST, framed.start);
+        if self.has_messages
+            && format == Format::Registry
+            && let Some(SchemaUse::Known(schema)) = self.schemas.get(&framed.key)
+            && let Schema::Protobuf(file) = schema.as_ref()
+        {
+            let read = |bytes| framing::read(bytes).map_err(|(reason, message)| (reason, message.into()));
+            if let Some(behind) = framed.behind {
+                path = if behind.is_empty() { path } else { read(behind)?.0 };
+            } else {
+                let (picked, taken) = read(&bytes[start..])?;
+                (path, start) = (picked, start + taken);
+            }
+            // What lies in the bytes makes no combination to remember: it may be anything.
+            file.message(path).map_err(|error| (Reason::IncompatibleSchema, error.to_string().into()))?;
+        }
+        Ok(Part::Schema { key: framed.key, path, start })
+    }
+
+    pub(super) fn compile(&self, (key, value): (Part, Part)) -> Result<Combo, (Reason, String)> {
+        let unknown = |part| match part {
+            Part::Schema { key, .. } if !self.schemas.contains_key(&key) => Some(key),
+            _ => None,
+        };
+        let unknown: Vec<SchemaKey> = [key, value].into_iter().filter_map(unknown).collect();
+        if !unknown.is_empty() {
+            return Ok(Combo::Needs(unknown, None));
+        }
+        let key_format = if self.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { self.sides.key };
+        let key = if self.layout.key_columns == KeyColumns::None { Part::Null } else { key };
+        let (mut of_key, of_value) = (self.columns(key, key_format)?, self.columns(value, self.sides.value)?);
+        let key_is_taken = self.table.field("key_key").is_some();
+        let key_name = if key_is_taken { "key_key" } else { "key" };
+        let of_values = if value == Part::Null { self.taken_by_values(&mut of_key, key_name) } else { Vec::new() };
+        let wanted = self.layout.table_schema_with(of_key.clone(), of_value.clone(), key_is_taken);
+        match evolved(&self.table, &wanted, &self.layout) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(Combo::Needs(Vec::new(), Some(wanted))),
+            Err(misfit) if self.layout.evolution == Evolution::Strict => return Ok(Combo::Misfit(misfit)),
+            Err(misfit) => return Err((Reason::IncompatibleSchema, misfit)),
+        }
+        let without = |names: &[usize]| self.data.iter().copied().filter(|index| !names.contains(index)).collect();
+        let open: Vec<usize> = match (value, self.sides.value) {
+            // Its members may be anything, and do not take the key's columns.
+            (Part::Plain, Format::Json) => {
+                let of_key = side_columns(of_key.clone(), key_name, self.layout.key_columns == KeyColumns::Struct);
+                let of_key = of_key.iter().filter(|field| field.name != RESCUED);
+                let of_key = of_key.filter_map(|field| self.table.fields.iter().position(|f| f.name == field.name));
+                without(&of_key.collect::<Vec<_>>())
+            }
+            _ => self.data.clone(),
+        };
+        let value = self.step(value, self.sides.value, of_value, "value", &open)?;
+        let filled = value.filled();
+        let taken: Vec<usize> = filled.iter().copied().chain(of_values).collect();
+        let key = self.step(key, key_format, of_key, key_name, &without(&taken))?;
+        let absent = without(&filled.into_iter().chain(key.filled()).collect::<Vec<_>>());
+        Ok(Combo::Read { key, value, absent, open })
+    }
+
+    /// The columns of a key's fields that are a value's of another type: where there is no value they stay null. Such
+    /// fields are taken out of `of_key`.
+    fn taken_by_values(&self, of_key: &mut Columns, name: &str) -> Vec<usize> {
+        let fields = &self.table.fields;
+        let taken = |name: &str, kind: &Type| {
+            position(fields, name).filter(|at| !fields[*at].kind.takes(kind) && !kind.takes(&fields[*at].kind))
+        };
+        let mut all = Vec::new();
+        match of_key {
+            Columns::Each(columns) if self.layout.key_columns != KeyColumns::Struct => columns.retain(|field| {
+                all.extend(taken(&field.name, &field.kind));
+                taken(&field.name, &field.kind).is_none()
+            }),
+            _ => {
+                all.extend(of_key.clone().into_type().and_then(|kind| taken(name, &kind)));
+                if !all.is_empty() {
+                    *of_key = Columns::Nothing;
+                }
+            }
+        }
+        all
+    }
+
+    fn schema(&self, key: SchemaKey) -> Result<&Arc<Schema>, (Reason, String)> {
+        match self.schemas.get(&key) {
+            Some(SchemaUse::Known(schema)) => Ok(schema),
+            Some(SchemaUse::Rejected(reason, message)) => Err((*reason, message.clone())),
+            None => Err((Reason::UnknownSchemaId, format!("{key} is not known"))),
+        }
+    }
+
+    /// The columns that a side of a record makes.
+    fn columns(&self, part: Part, format: Format) -> Result<Columns, (Reason, String)> {
+        match part {
+            Part::Null => Ok(Columns::Nothing),
+            Part::Plain if format == Format::Json => Ok(Columns::Each(with_rescued(Vec::new()))),
+            Part::Plain if format == Format::String => Ok(Columns::One(Type::String)),
+            Part::Plain => Ok(Columns::One(Type::Binary)),
+            Part::Schema { key, path, .. } => {
+                let shape = self.schema(key)?.columns(path, self.layout.mapping);
+                shape.map_err(|error| (Reason::IncompatibleSchema, error.chain()))
+            }
+        }
+    }
+
+    fn step(
+        &self,
+        part: Part,
+        format: Format,
+        shape: Columns,
+        column: &str,
+        open: &[usize],
+    ) -> Result<Step, (Reason, String)> {
+        let fields = &self.table.fields;
+        let named = || open.iter().copied().find(|index| fields[*index].name == column);
+        let as_one = column != "value" && self.layout.key_columns == KeyColumns::Struct;
+        let target = match shape {
+            Columns::Nothing => return Ok(Step::Nothing),
+            Columns::Each(_) if !as_one => Target::Fields(open),
+            Columns::One(_) | Columns::Each(_) => match named() {
+                Some(index) => Target::One(index),
+                // A field of the value's name has taken the column.
+                None => return Ok(Step::Nothing),
+            },
+        };
+        match (part, target) {
+            (Part::Plain, Target::Fields(open)) if format == Format::Json => {
+                let program = Program::schemaless(fields, open);
+                let program = program.map_err(|error| (Reason::IncompatibleSchema, error.chain()))?;
+                Ok(Step::Program(Box::new(program), 0))
+            }
+            (Part::Plain, Target::One(index)) if format == Format::String => Ok(Step::Text(index)),
+            (Part::Plain, Target::One(index)) => Ok(Step::Bytes(index)),
+            (Part::Null | Part::Plain, _) => Ok(Step::Nothing),
+            (Part::Schema { key, path, start }, target) => {
+                let program = Program::compile(self.schema(key)?, path, fields, target, self.layout.mapping);
+                let program = program.map_err(|error| (Reason::IncompatibleSchema, error.chain()))?;
+                Ok(Step::Program(Box::new(program), start))
+            }
+        }
+    }
+}
+
+impl Step {
+    fn filled(&self) -> Vec<usize> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Text(index) | Self::Bytes(index) => vec![*index],
+            Self::Program(program, _) => program.filled(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn run(&self, bytes: Option<&[u8]>, columns: &mut [Column]) -> Result<(), Failure> {
+        let Some(bytes) = bytes else { return Ok(()) };
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Program(program, start) => {
+                program.run(&bytes[*start..], columns).map_err(|(reason, message)| (reason, message.into()))
+            }
+            Self::Text(index) => match std::str::from_utf8(bytes) {
+                Ok(text) => push(&mut columns[*index], text.as_bytes()),
+                Err(_) => Err((Reason::TypeMismatch, "the text is not UTF-8".into())),
+            },
+            Self::Bytes(index) => push(&mut columns[*index], bytes),
+        }
+    }
+}
+
+fn push(column: &mut Column, bytes: &[u8]) -> Result<(), Failure> {
+    let Column::Bytes(column) = column else {
+        return Err((Reason::IncompatibleSchema, "the table's column holds neither text nor bytes".into()));
+    };
+    column.push(bytes);
+    Ok(())
+}
+
+pub(super) fn plain_part(bytes: Option<&[u8]>) -> Part {
+    if bytes.is_some() { Part::Plain } else { Part::Null }
+}

@@ -1,0 +1,21 @@
+//! JSON, with a JSON Schema or without, decoded in one pass straight into the table's columns.
+
+mod compile;
+mod cursor;
+mod documents;
+pub mod infer;
+mod map;
+pub mod mapping;
+mod number;
+pub mod program;
+mod read;
+mod reader;
+mod rescue;
+pub mod schema;
+mod temporal;
+#[cfg(test)]
+mod tests;
+mod union;
+
+/// The column of a table for what fits no other of its columns, as JSON.
+pub const RESCUED: &str = "_rescued";
