@@ -21,6 +21,7 @@ mod crash;
 mod demo;
 mod evolution;
 mod faults;
+mod formats;
 mod index_more;
 mod intercept;
 mod kafka;
