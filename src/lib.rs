@@ -35,6 +35,7 @@ pub mod query;
 pub mod registry;
 #[cfg(feature = "http")]
 pub mod rest_catalog;
+pub mod route;
 pub mod rule;
 pub mod runtime;
 pub mod seam;

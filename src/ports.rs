@@ -31,7 +31,7 @@ pub use reading::*;
 pub use search::*;
 
 /// Bytes taken from a budget; they are given back when it is dropped.
-pub type Charge = Box<dyn Any + Send>;
+pub type Charge = Box<dyn Any + Send + Sync>;
 
 /// What a table's driver hears of its topics, in order.
 pub enum SourceEvent {

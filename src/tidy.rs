@@ -9,7 +9,7 @@ use crate::model::decoded::Reason;
 
 /// Per part of the tree the modules that its product code may import. The longest part that fits counts; `*` is
 /// everything. A module may always import itself.
-const IMPORTS: [(&str, &str); 25] = [
+const IMPORTS: [(&str, &str); 26] = [
     ("error", ""),
     ("invariant", ""),
     ("model", "error invariant"),
@@ -20,6 +20,7 @@ const IMPORTS: [(&str, &str); 25] = [
     ("pipeline/driver", "ports decode model error invariant runtime seam telemetry"),
     ("runtime", "error"),
     ("seam", "ports model error runtime"),
+    ("route", "ports decode model error runtime"),
     ("telemetry", "error model invariant runtime"),
     ("config", "ports model error"),
     ("kafka", "ports model error invariant runtime telemetry"),
@@ -66,7 +67,7 @@ const CRATES: [(&str, &str); 27] = [
     ("rmcp", "mcp"),
     ("schemars", "config"),
     ("sqlx", "lake"),
-    ("tokio", "ports pipeline/driver runtime seam query vector kafka registry lake http demo app cli"),
+    ("tokio", "ports pipeline/driver route runtime seam query vector kafka registry lake http demo app cli"),
     ("typetag", "lake"),
     ("unicode_segmentation", "vector"),
 ];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::views::TableViews;
 use crate::config::choices as words;
 use crate::config::fields::{Compression, Start};
+use crate::config::origin::RouteBy;
 use crate::config::resolve::{CatalogKind, Config, RegistryAuth, ServerConfig};
 use crate::config::table::{SideConfig, SideFormat, TableConfig};
 use crate::decode::evolution::Evolution;
@@ -38,6 +39,8 @@ const IDENTITY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10
 /// How long a revoke waits for commits before the table's uncommitted work is dropped; below the 30 s that the
 /// source waits.
 const REVOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long a table that shares its topics, and gets no record of them, waits before it commits how far they are read.
+const IDLE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
 /// Time limit of a request to the schema registry.
 const REGISTRY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -276,6 +279,11 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
             words::OnError::Skip => OnError::Skip,
         },
         commit_interval: table.commit_interval,
+        idle_interval: if shares_topics(table, &config.tables) {
+            IDLE_INTERVAL.max(table.commit_interval)
+        } else {
+            table.commit_interval
+        },
         commit_bytes: table.commit_bytes,
         commit_rows: table.commit_rows.unwrap_or(u64::MAX),
         revoke_timeout: REVOKE_TIMEOUT,
@@ -284,6 +292,11 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
         commit_at_ends: false,
     };
     let layout = layout(table)?;
+    let names: Vec<String> = layout.metadata.iter().map(|column| column.name(layout.names)).collect();
+    // What has no type has no columns but those about the record.
+    let untyped =
+        table.route.as_ref().is_some_and(|route| route.by == RouteBy::RecordName) && table.route_value.is_none();
+    let has = |column: &String| !untyped || names.contains(column);
     if layout.value_format == Format::Registry && config.schema_registry.is_none() {
         return Err(Error::invalid_config(format!(
             "`value.format` of table `{}` is `registry`, and there is no `schema_registry`; add its `url`",
@@ -293,8 +306,8 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
     Ok(TableSpec {
         settings,
         layout,
-        partition_by: table.partition_by.clone(),
-        sort_by: table.sort_by.clone(),
+        partition_by: table.partition_by.iter().filter(|field| has(&field.column)).cloned().collect(),
+        sort_by: table.sort_by.iter().filter(|column| has(column)).cloned().collect(),
         format_version: table.format_version,
         properties: properties(table),
         location: table.location.clone(),
@@ -302,12 +315,23 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
     })
 }
 
+/// Whether other tables are filled from the same topics.
+fn shares_topics(table: &TableConfig, all: &[TableConfig]) -> bool {
+    let overlaps = |other: &&TableConfig| other.topics.iter().any(|topic| table.topics.contains(topic));
+    table.route.is_some() || all.iter().filter(overlaps).count() > 1
+}
+
 /// The registry's subjects of keys and values.
 #[must_use]
 pub fn subjects(table: &TableConfig) -> Subjects {
     let of =
         |side: &SideConfig, name: &str| side.subject.clone().unwrap_or_else(|| format!("{}-{name}", table.topics[0]));
-    Subjects { key: of(&table.key.side, "key"), value: of(&table.value, "value") }
+    let mut subjects = Subjects { key: of(&table.key.side, "key"), value: of(&table.value, "value") };
+    // A subject of the topic is of one type of its records only, if of any.
+    if table.route.as_ref().is_some_and(|route| route.by == RouteBy::RecordName) && table.value.subject.is_none() {
+        subjects.value.clear();
+    }
+    subjects
 }
 
 /// What of a table is indexed; `None`: nothing.
@@ -318,7 +342,7 @@ pub fn index_spec(table: &TableConfig) -> Option<IndexSpec> {
     let columns = metadata(table, names);
     let name = |column: Metadata| columns.contains(&column).then(|| column.name(names));
     let topic = match table.topics.as_slice() {
-        [topic] => TopicOf::One(topic.as_str().into()),
+        [topic] if !table.has_several_topics() => TopicOf::One(topic.as_str().into()),
         _ => TopicOf::Column(Metadata::Topic.name(names)),
     };
     Some(IndexSpec {
@@ -334,6 +358,11 @@ pub fn index_spec(table: &TableConfig) -> Option<IndexSpec> {
         text: index.text.clone(),
         filters: index.filters.clone(),
     })
+}
+
+/// The column that says which topic a row is of, whether the table has it or not.
+pub(super) fn topic_column(table: &TableConfig) -> String {
+    Metadata::Topic.name(metadata_names(table))
 }
 
 fn metadata_names(table: &TableConfig) -> MetadataNames {
@@ -449,7 +478,7 @@ fn metadata(table: &TableConfig, names: MetadataNames) -> Vec<Metadata> {
     };
     let mut columns = table.metadata.include.as_ref().map_or(by_default, |include| include.iter().map(one).collect());
     columns.extend([Metadata::Partition, Metadata::Offset]);
-    if table.topics.len() > 1 {
+    if table.has_several_topics() {
         columns.push(Metadata::Topic);
     }
     if table.on_topic_change == words::OnTopicChange::NewIncarnation {

@@ -1,11 +1,11 @@
-//! The tails of tables as other processes commit them: one follower per table, over one Kafka client outside the group
-//! that is made when the first of them needs it.
+//! The tails of tables as other processes commit them: one follower per table, over Kafka clients outside the group that
+//! are made when they are needed: one, and further ones for tables that share topics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kafka::{Kafka, TableId};
 use crate::model::ids::TableName;
 use crate::pipeline::driver::{FollowPorts, Reader, TableSpec, follow};
@@ -21,17 +21,22 @@ pub(super) struct Following {
     tables: BTreeMap<TableName, Task>,
 }
 
-/// The client outside the group.
+/// The clients outside the group.
 struct Outside {
     config: Config,
     clock: Clock,
-    /// The client, and what it reads.
-    kafka: Mutex<Option<(Kafka, BTreeMap<TableName, TableId>)>>,
+    clients: Mutex<Vec<Client>>,
+}
+
+/// A client, and what it reads: each topic for one table.
+struct Client {
+    kafka: Kafka,
+    tables: BTreeMap<TableName, TableId>,
 }
 
 impl Following {
     pub(super) fn new(config: &Config, clock: &Clock) -> Self {
-        let outside = Outside { config: config.clone(), clock: clock.clone(), kafka: Mutex::default() };
+        let outside = Outside { config: config.clone(), clock: clock.clone(), clients: Mutex::default() };
         Self { outside: Arc::new(outside), tables: BTreeMap::new() }
     }
 
@@ -53,32 +58,38 @@ impl Following {
         if let Some(task) = self.tables.remove(table) {
             task.abort();
         }
-        if let Some((kafka, open)) = &mut *self.outside.kafka()
-            && let Some(id) = open.remove(table)
-        {
-            kafka.remove_table(id);
+        for client in &mut *self.outside.clients() {
+            if let Some(id) = client.tables.remove(table) {
+                client.kafka.remove_table(id);
+            }
         }
     }
 }
 
 impl Outside {
-    fn kafka(&self) -> MutexGuard<'_, Option<(Kafka, BTreeMap<TableName, TableId>)>> {
-        self.kafka.lock().unwrap_or_else(PoisonError::into_inner)
+    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reader(&self, spec: &TableSpec) -> Result<Reader> {
+        let (name, topics) = (&spec.settings.table, &spec.settings.topics);
         let tables = self.config.tables.len();
-        let mut kafka = self.kafka();
-        let (kafka, open) = match &mut *kafka {
-            Some(made) => made,
-            none => {
-                let options = connect::kafka_options(&self.config, tables);
-                none.insert((Kafka::open_outside(&options, self.clock.clone())?, BTreeMap::new()))
-            }
+        let mut clients = self.clients();
+        let open = |client: &mut Client| {
+            let budget = Budget::new("followed", connect::shares(self.config.memory_budget, tables).raw_bytes);
+            let (source, events) = client.kafka.add_table(topics.clone(), budget)?;
+            client.tables.insert(name.clone(), source.id());
+            Ok::<Reader, Error>((source, events))
         };
-        let budget = Budget::new("followed", connect::shares(self.config.memory_budget, tables).raw_bytes);
-        let (source, events) = kafka.add_table(spec.settings.topics.clone(), budget)?;
-        open.insert(spec.settings.table.clone(), source.id());
-        Ok((source, events))
+        // One that has a topic of it for another table refuses.
+        if let Some(reader) = clients.iter_mut().find_map(|client| open(client).ok()) {
+            return Ok(reader);
+        }
+        let options = connect::kafka_options(&self.config, tables);
+        let kafka = Kafka::open_outside(&options, self.clock.clone())?;
+        let mut client = Client { kafka, tables: BTreeMap::new() };
+        let reader = open(&mut client)?;
+        clients.push(client);
+        Ok(reader)
     }
 }

@@ -2,15 +2,18 @@
 //! stop. The only module that names concrete adapters.
 
 mod agents;
+mod alter;
 pub mod connect;
 mod datasets;
 mod demo;
 mod following;
 mod indexing;
+mod keeping;
 mod lag;
 mod legible;
 mod maintain;
 mod service;
+mod sharing;
 mod views;
 
 use std::path::PathBuf;
@@ -18,10 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use agents::mcp_stdio;
+pub use alter::alteration;
 pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, subjects, table_spec};
 pub use demo::{DemoNews, DemoRunOptions, Found, demo};
 pub use indexing::drop_index;
 pub use service::{Roles, Service, TableHandle};
+pub use sharing::route_value;
 pub use views::TableViews;
 
 use crate::config::{Config, process_env};
@@ -75,6 +80,7 @@ async fn work(service: &mut Service, options: &RunOptions, clock: &Clock, shutdo
             biased;
             () = shutdown.requested() => return Ok(()),
             _ = hangup.recv() => reload(service, options).await,
+            request = service.request() => service.serve(request).await,
             () = clock.sleep(PROGRESS_INTERVAL), if options.until_caught_up => {
                 if targets.is_none() {
                     targets = service.ends().await?;

@@ -2,28 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::agents;
 use super::connect;
 use super::datasets::LiveDatasets;
 use super::following::Following;
 use super::indexing::Indexing;
-use super::lag;
+use super::keeping::{Discovery, Feed, SharedReading, stop_table};
 use super::maintain::Upkeep;
+use super::sharing::Request;
 use super::views::TableViews;
-use crate::config::{Config, TableConfig};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::auth::{Scope, require_with};
 use crate::http::{self, Server};
-use crate::kafka::{Kafka, TableId};
+use crate::kafka::Kafka;
 use crate::lake::IcebergLake;
 use crate::mcp;
 use crate::model::ids::{TableName, TopicPartition};
 use crate::model::offsets::NextOffset;
-use crate::pipeline::driver::{self, FollowPorts, Ports, TableSpec};
+use crate::pipeline::driver::TableSpec;
 use crate::ports::{CatalogView, Lake, Recovery, Registry, Search, Source, Sql, SqlLimits, TableState};
 use crate::rest_catalog;
 use crate::runtime::budget::Budget;
@@ -35,6 +35,9 @@ use crate::seam::Seam;
 use crate::telemetry::health::{Health, TableHealth};
 use crate::telemetry::metrics::Metrics;
 
+/// Requests under way to the service itself.
+const REQUESTS: usize = 16;
+
 /// A table being kept.
 pub struct TableHandle {
     /// What it is to be.
@@ -43,11 +46,11 @@ pub struct TableHandle {
     pub source: Arc<dyn Source>,
     /// Its newest state seen.
     pub state: watch::Receiver<Option<TableState>>,
-    id: TableId,
-    stop: Shutdown,
-    driver: Task,
-    lag: Task,
-    seam: Seam,
+    pub(super) feed: Feed,
+    pub(super) stop: Shutdown,
+    pub(super) driver: Task,
+    pub(super) lag: Task,
+    pub(super) seam: Seam,
 }
 
 /// What a process does.
@@ -72,31 +75,36 @@ impl Default for Roles {
 
 /// Everything that runs.
 pub struct Service {
-    config: Config,
-    roles: Roles,
+    pub(super) config: Config,
+    pub(super) roles: Roles,
     /// Whether it is to end where its topics end.
-    until_caught_up: bool,
-    clock: Clock,
-    compute: Compute,
-    health: Health,
-    metrics: Metrics,
-    lake: Arc<IcebergLake>,
-    views: Arc<TableViews<IcebergLake>>,
+    pub(super) until_caught_up: bool,
+    pub(super) clock: Clock,
+    pub(super) compute: Compute,
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+    pub(super) lake: Arc<IcebergLake>,
+    pub(super) views: Arc<TableViews<IcebergLake>>,
     sql: Arc<dyn Sql>,
-    datasets: Arc<LiveDatasets>,
-    tail: Budget,
-    registry: Option<Arc<dyn Registry>>,
-    kafka: Kafka,
-    tables: BTreeMap<TableName, TableHandle>,
-    following: Option<Following>,
-    indexing: Option<Indexing>,
+    pub(super) datasets: Arc<LiveDatasets>,
+    pub(super) tail: Budget,
+    pub(super) registry: Option<Arc<dyn Registry>>,
+    pub(super) kafka: Kafka,
+    pub(super) tables: BTreeMap<TableName, TableHandle>,
+    /// Readings that several tables share.
+    pub(super) readings: Vec<SharedReading>,
+    pub(super) discovery: Discovery,
+    /// What tasks of the service ask of it.
+    pub(super) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
+    pub(super) following: Option<Following>,
+    pub(super) indexing: Option<Indexing>,
     /// The tables to maintain, and the task that does it.
-    maintained: watch::Sender<Vec<TableName>>,
+    pub(super) maintained: watch::Sender<Vec<TableName>>,
     upkeep: Option<Task>,
     upkeep_stop: Shutdown,
     listener: Task,
     listener_stop: Shutdown,
-    listener_tls: Option<http::tls::Tls>,
+    pub(super) listener_tls: Option<http::tls::Tls>,
     /// Where the listener listens.
     pub listen: std::net::SocketAddr,
 }
@@ -114,6 +122,7 @@ impl Service {
     /// # Errors
     /// `InvalidConfig` where something cannot be as configured, the address in use included.
     pub async fn start(config: Config, roles: Roles, until_caught_up: bool, clock: Clock) -> Result<Self> {
+        let discovery = Discovery::new(config.clone());
         let compute = Compute::pool(connect::threads(&config))?;
         let health = Health::new();
         let metrics = Metrics::new(health.clone());
@@ -169,6 +178,9 @@ impl Service {
             registry,
             kafka,
             tables: BTreeMap::new(),
+            readings: Vec::new(),
+            discovery,
+            requests: mpsc::channel(REQUESTS),
             following,
             indexing,
             listener,
@@ -178,26 +190,6 @@ impl Service {
         };
         service.begin().await?;
         Ok(service)
-    }
-
-    fn spec(&self, config: &Config, table: &TableConfig) -> Result<Arc<TableSpec>> {
-        let mut spec = connect::table_spec(config, table)?;
-        // Nothing is waited for that would make a later commit larger.
-        spec.settings.commit_at_ends = self.until_caught_up;
-        Ok(Arc::new(spec))
-    }
-
-    /// Takes up all tables.
-    async fn begin(&mut self) -> Result<()> {
-        for table in self.config.tables.clone() {
-            let spec = self.spec(&self.config, &table)?;
-            self.datasets.name(Arc::clone(&spec));
-            let seam = if self.roles.ingest { Some(self.add(spec)?) } else { self.only_follow(spec) };
-            self.index(&table, seam).await;
-        }
-        self.show_maintained();
-        self.health.set_started();
-        Ok(())
     }
 
     /// The tables being kept.
@@ -216,147 +208,15 @@ impl Service {
         self.indexing.as_ref().map(Indexing::search)
     }
 
-    fn show_maintained(&self) {
-        self.maintained.send_replace(self.config.tables.iter().map(|table| table.table.clone()).collect());
-    }
-
-    async fn index(&mut self, table: &TableConfig, seam: Option<Seam>) {
-        if let Some(indexing) = &mut self.indexing {
-            indexing.add(table, &self.lake, seam, &self.metrics).await;
-        }
-    }
-
-    fn add(&mut self, spec: Arc<TableSpec>) -> Result<Seam> {
-        let name = spec.settings.table.clone();
-        let shares = connect::shares(self.config.memory_budget, self.config.tables.len());
-        let budget = Budget::new("raw", shares.raw_bytes);
-        self.metrics.watch_budget(&budget);
-        let (source, events) = self.kafka.add_table(spec.settings.topics.clone(), budget)?;
-        let id = source.id();
-        let source: Arc<dyn Source> = source;
-        let metrics = self.metrics.table(&name);
-        let seam = Seam::new(self.tail.clone());
-        let ports = Ports {
-            source: Arc::clone(&source),
-            registry: self.registry.clone(),
-            lake: Arc::clone(&self.lake) as Arc<dyn Lake>,
-            clock: self.clock.clone(),
-            compute: self.compute.clone(),
-            health: self.health.clone(),
-            metrics: Arc::clone(&metrics),
-            seam: Some(seam.clone()),
-        };
-        self.health.set_table(&name, TableHealth::Starting);
-        let (sender, state) = watch::channel(None);
-        let stop = Shutdown::new();
-        let run = driver::run(Arc::clone(&spec), ports, events, sender, stop.clone());
-        let driver = task::spawn(TaskKind::Table, name.to_string(), run);
-        let watch = lag::watch(Arc::clone(&source), seam.clone(), state.clone(), metrics, self.clock.clone());
-        let lag = task::spawn(TaskKind::Background, format!("lag of {name}"), watch);
-        self.views.add(&name, seam.clone());
-        self.follow(&spec, &seam);
-        self.datasets.add(Arc::clone(&spec), Arc::clone(&source));
-        self.tables.insert(name, TableHandle { spec, source, state, id, stop, driver, lag, seam: seam.clone() });
-        Ok(seam)
-    }
-
-    /// A table that other processes ingest; `None` without the role.
-    fn only_follow(&mut self, spec: Arc<TableSpec>) -> Option<Seam> {
-        self.following.as_ref()?;
-        let seam = Seam::new(self.tail.clone());
-        self.views.add(&spec.settings.table, seam.clone());
-        self.follow(&spec, &seam);
-        Some(seam)
-    }
-
-    fn follow(&mut self, spec: &Arc<TableSpec>, seam: &Seam) {
-        let Some(following) = &mut self.following else { return };
-        let ports = FollowPorts {
-            open: following.opener(spec),
-            registry: self.registry.clone(),
-            lake: Arc::clone(&self.lake) as Arc<dyn Lake>,
-            clock: self.clock.clone(),
-            compute: self.compute.clone(),
-            metrics: self.metrics.table(&spec.settings.table),
-            seam: seam.clone(),
-        };
-        following.add(Arc::clone(spec), ports);
-    }
-
-    /// Shows a table as the catalog has it, if at all.
-    fn hide(&mut self, table: &TableName) {
-        self.views.remove(table);
-        self.datasets.remove(table);
-        if let Some(following) = &mut self.following {
-            following.remove(table);
-        }
-    }
-
-    /// Takes tables added, removed and changed; says what else changed and needs a restart.
-    ///
-    /// # Errors
-    /// `InvalidConfig` where the new configuration cannot be taken; nothing is changed then.
-    pub async fn reload(&mut self, config: Config) -> Result<()> {
-        let mut wanted = BTreeMap::new();
-        for table in &config.tables {
-            wanted.insert(table.table.clone(), self.spec(&config, table)?);
-        }
-        if let (Some(tls), Some(files)) = (&self.listener_tls, &config.server.tls) {
-            tls.reload(&http::tls::TlsFiles { cert: files.cert.clone(), key: files.key.clone() })?;
-        }
-        let rest = |config: &Config| Config { tables: Vec::new(), ..config.clone() };
-        if rest(&config) != rest(&self.config) {
-            tracing::warn!("settings outside of `tables` changed: they are taken at the next restart");
-        }
-        let gone: Vec<TableName> = self
-            .tables
-            .iter()
-            .filter(|(name, handle)| wanted.get(*name).is_none_or(|spec| *spec != handle.spec))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            let Some(handle) = self.tables.remove(&name) else { continue };
-            tracing::info!(table = %name, "table leaves");
-            let timeout = self.config.shutdown_timeout;
-            stop_table(&name, handle, timeout, &self.clock, Some(&self.kafka)).await;
-            self.health.remove_table(&name);
-            self.hide(&name);
-            if let Some(indexing) = &mut self.indexing {
-                indexing.remove(&name).await;
-            }
-            self.metrics.remove_table(&name);
-        }
-        let named = self.config.tables.iter().map(|table| table.table.clone());
-        for name in named.filter(|name| !wanted.contains_key(name)).collect::<Vec<_>>() {
-            self.hide(&name);
-        }
-        for (name, spec) in wanted {
-            if !self.roles.ingest {
-                self.datasets.name(Arc::clone(&spec));
-                self.only_follow(spec);
-            } else if !self.tables.contains_key(&name) {
-                tracing::info!(table = %name, "table joins");
-                self.add(spec)?;
-            }
-        }
-        if let Some(indexing) = &mut self.indexing {
-            indexing.keep(&config.tables).await;
-        }
-        for table in &config.tables {
-            let seam = self.tables.get(&table.table).map(|handle| handle.seam.clone());
-            self.index(table, seam).await;
-        }
-        self.config.tables = config.tables;
-        self.show_maintained();
-        Ok(())
-    }
-
     /// Where all topics end now; `None` while a topic or its table is not there yet.
     ///
     /// # Errors
     /// `Corrupt` where a table stopped or was suspended.
     pub async fn ends(&self) -> Result<Option<Ends>> {
         self.refuse_stopped()?;
+        if !self.discovery.has_asked {
+            return Ok(None);
+        }
         let mut stable = BTreeMap::new();
         let mut total = 0;
         for (name, handle) in &self.tables {
@@ -386,7 +246,9 @@ impl Service {
         self.refuse_stopped()?;
         let mut left = 0;
         for (name, handle) in &self.tables {
-            let Some(ends) = ends.stable.get(name) else { continue };
+            // A route's table may have come since: its records end where the route's do.
+            let of_route = || ends.stable.get(self.leader(name)?);
+            let Some(ends) = ends.stable.get(name).or_else(of_route) else { continue };
             let mut state = handle.state.borrow().clone();
             let behind = |state: &Option<TableState>| {
                 let at = |source: &TopicPartition| state.as_ref().and_then(|state| position(state, source));
@@ -415,6 +277,7 @@ impl Service {
 
     fn refuse_stopped(&self) -> Result<()> {
         self.indexing.as_ref().map_or(Ok(()), Indexing::refuse_ended)?;
+        self.refuse_ended_readings()?;
         for (name, health) in self.health.snapshot().tables {
             if let TableHealth::Suspended { reason } | TableHealth::Stopped { reason } = health {
                 return Err(Error::corrupt(format!("table `{name}` cannot catch up: {reason}")));
@@ -432,8 +295,9 @@ impl Service {
             handle.stop.request();
         }
         for (name, handle) in std::mem::take(&mut self.tables) {
-            stop_table(&name, handle, timeout, &self.clock, None).await;
+            stop_table(&name, handle, timeout, &self.clock).await;
         }
+        self.stop_reading();
         if self.clock.timeout(timeout, self.kafka.close()).await.is_none() {
             tracing::warn!("leaving the consumer group took too long; the broker will notice by itself");
         }
@@ -458,24 +322,6 @@ impl Service {
 fn upkeep(config: &Config, lake: &Arc<IcebergLake>, metrics: &Metrics, clock: &Clock) -> Result<Upkeep> {
     let maintainer = connect::maintainer(config, Arc::clone(lake))?;
     Ok(Upkeep { maintainer, metrics: metrics.clone(), clock: clock.clone(), interval: config.maintenance.interval })
-}
-
-async fn stop_table(
-    name: &TableName,
-    mut handle: TableHandle,
-    timeout: Duration,
-    clock: &Clock,
-    kafka: Option<&Kafka>,
-) {
-    handle.stop.request();
-    handle.lag.abort();
-    if clock.timeout(timeout, handle.driver.join()).await.is_none() {
-        tracing::warn!(table = %name, "table did not stop in time; what it had not committed is read again next time");
-        handle.driver.abort();
-    }
-    if let Some(kafka) = kafka {
-        kafka.remove_table(handle.id);
-    }
 }
 
 /// The ledger's position of a partition.

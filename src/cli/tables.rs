@@ -1,4 +1,4 @@
-//! `frazil tables`: what the catalog holds, and the one thing that changes it: lifting what stops a table. Needs the
+//! `frazil tables`: what the catalog holds, and what changes it: its layout, and what stops a table. Needs the
 //! catalog and the warehouse only.
 
 use std::fmt::Write as _;
@@ -11,15 +11,16 @@ use super::progress::{self, Health, LedgerEntry};
 use super::view::{Align, View, age, columns, facts, number, or_dash, show, size, span, time};
 use super::{ConfigFile, DONE, clock};
 use crate::app;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lake::catalog::{Catalog, LoadedTable};
 use crate::lake::inspect::{self, Figures, FileInfo, Layout};
 use crate::lake::maintain;
 use crate::lake::progress::recovery;
 use crate::lake::storage::Stores;
-use crate::lake::{ResumeFrom, Resumed};
+use crate::lake::{IcebergLake, ResumeFrom, Resumed};
 use crate::model::ids::TableName;
-use crate::ports::{Progress, Recovery, SnapshotInfo};
+use crate::ports::{Lake as _, Progress, Recovery, SnapshotInfo};
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 
@@ -55,6 +56,18 @@ enum Command {
     Files {
         /// Table, as namespace.name
         table: TableName,
+    },
+    /// Change a table's partitioning, sort order or topics to what the configuration says now
+    #[command(
+        after_help = "Examples:\n  frazil tables alter shop.orders --dry-run\n  frazil tables alter shop.orders\n\n\
+                            Files that are there stay as they are. A running service takes the change by SIGHUP."
+    )]
+    Alter {
+        /// Table, as namespace.name
+        table: TableName,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Lift a table's suspension, or choose where a rolled-back table goes on
     #[command(
@@ -317,6 +330,26 @@ impl View for ResumedView {
     }
 }
 
+/// What altering came to.
+#[derive(Serialize)]
+struct Altered {
+    table: String,
+    /// What differed between table and configuration.
+    changes: Vec<String>,
+    /// False where nothing differed, or nothing was to be changed.
+    applied: bool,
+}
+
+impl View for Altered {
+    fn text(&self) -> String {
+        if self.changes.is_empty() {
+            return format!("{} is as the configuration says\n", self.table);
+        }
+        let done = if self.applied { "was changed" } else { "would be changed" };
+        format!("{} {done}:\n  {}\n", self.table, self.changes.join("\n  "))
+    }
+}
+
 pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
     let (config, clock) = (args.config.load()?, clock());
     let (catalog, stores) = app::open_catalog(&config, &clock)?;
@@ -333,6 +366,10 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
             show(&Snapshots { table: table.to_string(), snapshots }, json)?;
         }
         Command::Files { table } => show(&files(catalog.as_ref(), &stores, &table).await?, json)?,
+        Command::Alter { table, dry_run } => {
+            let lake = app::connect::lake(&config, catalog, stores, &Compute::inline(), &clock);
+            show(&alter(&config, &lake, &table, dry_run).await?, json)?;
+        }
         Command::Resume { table, from } => {
             let from = from.map(|from| match from {
                 From::Ledger => ResumeFrom::Ledger,
@@ -343,6 +380,22 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
         }
     }
     Ok(DONE)
+}
+
+async fn alter(config: &Config, lake: &IcebergLake, table: &TableName, dry_run: bool) -> Result<Altered> {
+    let configured = config.tables.iter().find(|known| known.table == *table);
+    let configured = configured.ok_or_else(|| {
+        Error::invalid_request(format!("the configuration names no table `{table}`; add it under `tables`"))
+    })?;
+    let state = lake.load(table).await?;
+    let state = state.ok_or_else(|| Error::invalid_request(format!("there is no table `{table}` yet; run it")))?;
+    let Some((changes, alteration)) = app::alteration(config, configured, &state)? else {
+        return Ok(Altered { table: table.to_string(), changes: Vec::new(), applied: false });
+    };
+    if !dry_run {
+        lake.alter(table, &alteration).await?;
+    }
+    Ok(Altered { table: table.to_string(), changes, applied: !dry_run })
 }
 
 async fn load(catalog: &dyn Catalog, table: &TableName) -> Result<LoadedTable> {

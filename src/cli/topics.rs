@@ -1,7 +1,7 @@
 //! Questions to the brokers on behalf of a command. They join no consumer group, so that a running service keeps its
 //! partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,14 @@ impl Topics {
             }
             _ => error,
         })
+    }
+
+    /// The names of all topics.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    pub(super) async fn all(&self) -> Result<BTreeSet<String>> {
+        limited(&self.clock, "kafka brokers", self.source.topics()).await
     }
 
     /// A topic as it is now; `None` where there is none.

@@ -9,6 +9,7 @@ pub mod index;
 mod interpolate;
 pub mod maintenance;
 pub mod mcp;
+pub mod origin;
 mod problem;
 pub mod resolve;
 pub mod secret;

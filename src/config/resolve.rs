@@ -13,8 +13,9 @@ use super::fields::TokenHash;
 use super::index::{IndexConfig, resolve_index};
 use super::maintenance::{MaintenanceConfig, check_intervals, resolve_maintenance};
 use super::mcp::{McpConfig, resolve_mcp};
+use super::origin::TopicPattern;
 use super::secret::Secret;
-use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings, TableSettings};
+use super::settings::{CatalogSettings, KafkaSettings, RegistrySettings, ServerSettings, Settings};
 use super::sql::{SqlConfig, resolve_sql};
 use super::table::{SideFormat, TableConfig, resolve_table};
 use super::units::{Number, Size, Span};
@@ -31,8 +32,10 @@ pub struct Config {
     pub catalog: CatalogConfig,
     /// Options of the object store.
     pub storage: BTreeMap<String, Secret>,
-    /// The tables, as written; may be empty, see [`Config::require_tables`].
+    /// The tables whose topics are named; may be empty, see [`Config::require_tables`].
     pub tables: Vec<TableConfig>,
+    /// Those whose topics are found by a pattern; see [`Config::with_topics`].
+    pub patterns: Vec<TopicPattern>,
     /// The namespace of names without one.
     pub namespace: String,
     /// How tables are kept healthy.
@@ -169,7 +172,7 @@ impl Config {
     /// # Errors
     /// `InvalidConfig` where no table is configured.
     pub fn require_tables(&self) -> Result<()> {
-        if self.tables.is_empty() {
+        if self.tables.is_empty() && self.patterns.is_empty() {
             Err(invalid("tables", "no table is named, so there is nothing to do; add one, as in `- topic: orders`"))
         } else {
             Ok(())
@@ -221,7 +224,7 @@ pub(super) fn positive<T: Default + PartialEq>(key: &str, written: Option<T>, de
 pub(super) fn resolve(written: &Settings) -> Result<Config> {
     let kafka = resolve_kafka(&written.kafka.clone().unwrap_or_default())?;
     let schema_registry = written.schema_registry.as_ref().map(resolve_registry).transpose()?;
-    let tables = resolve_tables(written)?;
+    let (tables, patterns) = resolve_tables(written)?;
     if schema_registry.is_none() {
         refuse_registry_formats(&tables)?;
     }
@@ -248,6 +251,7 @@ pub(super) fn resolve(written: &Settings) -> Result<Config> {
         catalog: resolve_catalog(&written.catalog.clone().unwrap_or_default())?,
         storage: present(written.storage.as_ref()),
         tables,
+        patterns,
         namespace: written
             .defaults
             .as_ref()
@@ -385,37 +389,40 @@ fn resolve_warehouse(written: &str) -> Result<String> {
         .map_err(|_| invalid(key, "the current directory is no UTF-8 text; write an absolute path"))
 }
 
-fn resolve_tables(written: &Settings) -> Result<Vec<TableConfig>> {
+fn resolve_tables(written: &Settings) -> Result<(Vec<TableConfig>, Vec<TopicPattern>)> {
     let defaults = written.defaults.clone().unwrap_or_default();
-    let entries: &[TableSettings] = written.tables.as_deref().unwrap_or_default();
-    let mut names = BTreeMap::new();
-    let mut topics = BTreeMap::new();
-    let mut tables = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        let table = resolve_table(index, entry, &defaults)?;
-        for name in [table.table.clone(), table.table.dead_letters()] {
-            if let Some(other) = names.insert(name.clone(), index) {
-                return Err(invalid(
-                    &format!("tables[{index}].table"),
-                    &format!(
-                        "table `{name}` belongs to `tables[{other}]` already; name another, or list the topics together under `topics`"
-                    ),
-                ));
-            }
+    let (mut tables, mut patterns) = (Vec::new(), Vec::new());
+    for (index, entry) in written.tables.iter().flatten().enumerate() {
+        match TopicPattern::of(index, entry, &defaults)? {
+            Some(pattern) => patterns.push(pattern),
+            None => tables.push((format!("tables[{index}]"), resolve_table(index, entry, &defaults)?)),
         }
-        for topic in &table.topics {
-            if let Some(other) = topics.insert(topic.clone(), index) {
-                return Err(invalid(
-                    &format!("tables[{index}].topic"),
-                    &format!(
-                        "topic `{topic}` fills `tables[{other}]` already; several tables of one topic come with a later version of frazil"
-                    ),
-                ));
-            }
-        }
-        tables.push(table);
     }
-    Ok(tables)
+    check_tables(&tables)?;
+    Ok((tables.into_iter().map(|(_, table)| table).collect(), patterns))
+}
+
+/// Each table is filled by one entry, and each topic spread by one at most. Entries go by how they are called in errors.
+pub(super) fn check_tables(tables: &[(String, TableConfig)]) -> Result<()> {
+    let mut names = BTreeMap::new();
+    let mut routed = BTreeMap::new();
+    for (entry, table) in tables {
+        for name in [table.table.clone(), table.table.dead_letters()] {
+            if let Some(other) = names.insert(name.clone(), entry) {
+                let text = format!(
+                    "table `{name}` belongs to `{other}` already; name another, or list the topics together under `topics`"
+                );
+                return Err(invalid(&format!("{entry}.table"), &text));
+            }
+        }
+        for topic in table.topics.iter().filter(|_| table.route.is_some()) {
+            if let Some(other) = routed.insert(topic.clone(), entry) {
+                let text = format!("topic `{topic}` is spread over tables by `{other}` already; keep one of them");
+                return Err(invalid(&format!("{entry}.table"), &text));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn refuse_registry_formats(tables: &[TableConfig]) -> Result<()> {

@@ -300,7 +300,10 @@ table_options! {
         topic: String,
         /// The topics that fill the table, instead of topic.
         topics: Vec<String>,
-        /// The table's name; {topic} stands for the topic. Default: the topic's name in the default namespace.
+        /// A regular expression: all topics whose names it matches, those that come later included.
+        topic_pattern: String,
+        /// The table's name; {topic} stands for the topic. {record_name} and {header:x} make a table for each of a
+        /// record's type, or of a header's value. Default: the topic's name in the default namespace.
         table: String,
         /// Where the table lies. Default: below the warehouse.
         location: String,

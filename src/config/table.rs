@@ -10,6 +10,7 @@ use super::choices::{
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start};
 use super::index::{TableIndexConfig, resolve_table_index};
+use super::origin::{Origin, RouteConfig, origin};
 use super::resolve::{invalid, positive};
 use super::settings::{Defaults, KeySettings, TableSettings, ValueSettings};
 use super::units::{Number, Size, Span};
@@ -28,8 +29,14 @@ const MAPPING_VERSION: &str = "1";
 pub struct TableConfig {
     /// The topics that fill it; at least one.
     pub topics: Vec<String>,
+    /// The pattern that its topics were found by, and further ones are; `None`: they are named.
+    pub topic_pattern: Option<String>,
     /// Its name.
     pub table: TableName,
+    /// The tables that records of its topics go to instead, each to that of its value; it takes those without any.
+    pub route: Option<RouteConfig>,
+    /// The value of a route whose records it takes; `None`: it is none of a route's tables.
+    pub route_value: Option<String>,
     /// How keys are read.
     pub key: KeyConfig,
     /// How values are read.
@@ -152,11 +159,14 @@ impl TableConfig {
     /// The options that decide what columns are made, as the table properties that keep them.
     #[must_use]
     pub fn mapping(&self) -> BTreeMap<String, String> {
+        let route = self.route.as_ref().map(|route| ("route", route.template.clone()));
+        let route_value = self.route_value.as_ref().map(|value| ("route_value", value.clone()));
+        let topics = self.topic_pattern.clone().unwrap_or_else(|| joined(&self.topics));
         let include = self.metadata.include.as_ref().map_or_else(|| "default".to_owned(), |columns| joined(columns));
         let partition_by: Vec<Partitioning> = self.partition_by.iter().cloned().map(Partitioning).collect();
         [
             ("version", MAPPING_VERSION.to_owned()),
-            ("topics", joined(&self.topics)),
+            ("topics", topics),
             ("key.format", self.key.side.format.stored().to_owned()),
             ("key.columns", self.key.columns.to_string()),
             ("value.format", self.value.format.stored().to_owned()),
@@ -170,8 +180,16 @@ impl TableConfig {
             ("sort_by", joined(&self.sort_by)),
         ]
         .into_iter()
+        .chain(route)
+        .chain(route_value)
         .map(|(name, value)| (format!("{PREFIX}{name}"), value))
         .collect()
+    }
+
+    /// Whether it has rows of several topics, or may get some.
+    #[must_use]
+    pub fn has_several_topics(&self) -> bool {
+        self.topics.len() > 1 || self.topic_pattern.is_some()
     }
 }
 
@@ -183,12 +201,15 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
     let written = own.with_defaults(defaults);
     let key_of =
         |name: &str| if own.writes(name) { format!("tables[{position}].{name}") } else { format!("defaults.{name}") };
-    let topics = topics(position, &written)?;
-    let table = table_name(position, &topics, &written, defaults)?;
+    let Origin { topics, topic_pattern, table, route } = origin(position, &written, defaults)?;
     let key = written.key.clone().unwrap_or_default();
     let names = written.metadata_columns.clone().unwrap_or_default();
     let metadata = MetadataConfig { names: names.names.unwrap_or(MetadataNames::Kafka), include: names.include };
-    check_metadata(&format!("{}.include", key_of("metadata_columns")), &metadata, topics.len())?;
+    check_metadata(
+        &format!("{}.include", key_of("metadata_columns")),
+        &metadata,
+        topics.len() > 1 || topic_pattern.is_some(),
+    )?;
     let time_as = match metadata.names {
         MetadataNames::Kafka => TimeAs::Long,
         MetadataNames::Tableflow | MetadataNames::TableflowPortable => TimeAs::Time,
@@ -199,12 +220,7 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
     let sort_by = written.sort_by.unwrap_or_default();
     refuse_repeats(&key_of("sort_by"), &sort_by)?;
     let properties = written.properties.unwrap_or_default();
-    if let Some(name) = properties.keys().find(|name| name.starts_with(RESERVED_PREFIX)) {
-        return Err(invalid(
-            &format!("{}.{name}", key_of("properties")),
-            &format!("properties that begin with `{RESERVED_PREFIX}` are frazil's own; remove it"),
-        ));
-    }
+    refuse_reserved(&key_of("properties"), &properties)?;
     Ok(TableConfig {
         key: resolve_key(&key_of("key"), key)?,
         value: resolve_value(&key_of("value"), written.value.unwrap_or_default())?,
@@ -241,65 +257,15 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
             .map(|index| resolve_table_index(&format!("tables[{position}].index"), &index))
             .transpose()?,
         topics,
+        topic_pattern,
         table,
+        route,
+        route_value: None,
         metadata,
         partition_by,
         sort_by,
         properties,
     })
-}
-
-fn topics(index: usize, written: &TableSettings) -> Result<Vec<String>> {
-    let (topics, key) = match (&written.topic, &written.topics) {
-        (Some(topic), None) => (vec![topic.clone()], "topic"),
-        (None, Some(topics)) if !topics.is_empty() => (topics.clone(), "topics"),
-        (None, _) => {
-            return Err(invalid(
-                &format!("tables[{index}].topic"),
-                "it is missing; name the topic, or several under `topics`",
-            ));
-        }
-        (Some(_), Some(_)) => {
-            return Err(invalid(&format!("tables[{index}].topics"), "`topic` is written too; keep one of them"));
-        }
-    };
-    let key = format!("tables[{index}].{key}");
-    for topic in &topics {
-        // Kafka's own rule, org.apache.kafka.common.internals.Topic.
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
-            return Err(invalid(
-                &key,
-                &format!("`{topic}` cannot be a topic; names have 1 to 249 letters, digits, `.`, `_` and `-`"),
-            ));
-        }
-    }
-    refuse_repeats(&key, &topics)?;
-    Ok(topics)
-}
-
-fn table_name(index: usize, topics: &[String], written: &TableSettings, defaults: &Defaults) -> Result<TableName> {
-    let key = format!("tables[{index}].table");
-    let template = match (&written.table, topics) {
-        (Some(template), [_]) => template.as_str(),
-        (None, [_]) => "{topic}",
-        (Some(template), _) if !template.contains("{topic}") => template.as_str(),
-        _ => return Err(invalid(&key, "the table has several topics; give it a name without `{topic}`")),
-    };
-    let topic: String = topics[0].chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let name = template.replace("{topic}", &topic);
-    if name.contains(['{', '}']) {
-        return Err(invalid(
-            &key,
-            &format!("`{template}` has a part other than `{{topic}}`; those come with a later version of frazil"),
-        ));
-    }
-    if let Some(c) = name.chars().find(|c| c.is_control() || c.is_whitespace() || matches!(c, '/' | '\\')) {
-        return Err(invalid(&key, &format!("`{}` has the character {c:?}; leave it out", name.escape_debug())));
-    }
-    let full =
-        if name.contains('.') { name } else { format!("{}.{name}", defaults.namespace.as_deref().unwrap_or("lake")) };
-    full.parse().map_err(|_| invalid(&key, &format!("`{full}` is no table name; write `namespace.name`")))
 }
 
 fn resolve_key(at: &str, written: KeySettings) -> Result<KeyConfig> {
@@ -389,11 +355,19 @@ fn given(at: &str, language: SchemaFormat, schema: String) -> Result<SideFormat>
     Ok(SideFormat::Given { language, schema })
 }
 
+fn refuse_reserved(at: &str, properties: &BTreeMap<String, String>) -> Result<()> {
+    let reserved = properties.keys().find(|name| name.starts_with(RESERVED_PREFIX));
+    reserved.map_or(Ok(()), |name| {
+        let text = format!("properties that begin with `{RESERVED_PREFIX}` are frazil's own; remove it");
+        Err(invalid(&format!("{at}.{name}"), &text))
+    })
+}
+
 /// A row is identified by topic, partition and offset.
-fn check_metadata(at: &str, metadata: &MetadataConfig, topics: usize) -> Result<()> {
+fn check_metadata(at: &str, metadata: &MetadataConfig, has_several_topics: bool) -> Result<()> {
     let Some(include) = &metadata.include else { return Ok(()) };
     refuse_repeats(at, include)?;
-    let topic = (topics > 1).then_some(MetadataColumn::Topic);
+    let topic = has_several_topics.then_some(MetadataColumn::Topic);
     for column in [MetadataColumn::Partition, MetadataColumn::Offset].into_iter().chain(topic) {
         if !include.contains(&column) {
             return Err(invalid(at, &format!("`{column}` is part of a row's identity and cannot be left out; add it")));
@@ -402,7 +376,7 @@ fn check_metadata(at: &str, metadata: &MetadataConfig, topics: usize) -> Result<
     Ok(())
 }
 
-fn refuse_repeats<T: PartialEq>(at: &str, items: &[T]) -> Result<()> {
+pub(super) fn refuse_repeats<T: PartialEq>(at: &str, items: &[T]) -> Result<()> {
     match (1..items.len()).find(|&index| items[..index].contains(&items[index])) {
         Some(index) => Err(invalid(&format!("{at}[{index}]"), "it is written twice; remove one")),
         None => Ok(()),

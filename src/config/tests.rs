@@ -20,11 +20,11 @@ fn no_env(_: &str) -> Option<String> {
     None
 }
 
-fn load(rest: &str) -> Result<Config> {
+pub(super) fn load(rest: &str) -> Result<Config> {
     Config::from_yaml(&format!("{LEAST}{rest}"), &no_env)
 }
 
-fn check_mistake(yaml: &str, expected: &str) {
+pub(super) fn check_mistake(yaml: &str, expected: &str) {
     let error = load(yaml).expect_err(yaml);
     assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidConfig, expected), "{yaml}");
 }
@@ -32,7 +32,6 @@ fn check_mistake(yaml: &str, expected: &str) {
 #[test]
 fn every_mistake_in_a_table_names_its_key_and_remedy() {
     let table = |option: &str| format!("tables: [{{topic: t, {option}}}]");
-    let later = "comes with a later version of frazil; leave it out";
     let field = "write a column, or year, month, day or hour of one, as in `day(created)`, or `bucket(16, id)`, or `truncate(4, code)`";
     let duration = "is not a duration; write a number and a unit (ms, s, m, h, d), as in `10s`";
     let size = "is not a size; write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB, TB), as in `512MiB`";
@@ -40,7 +39,6 @@ fn every_mistake_in_a_table_names_its_key_and_remedy() {
     let above_0 = "it must be above 0; raise it, or remove it for its default";
     let cases = [
         ("topics: [u]", "setting `tables[0].topics`: `topic` is written too; keep one of them".to_owned()),
-        ("topic_pattern: x", format!("setting `tables[0].topic_pattern`: `topic_pattern` {later}")),
         (
             "index: {}",
             "setting `tables[0].index.text`: it is missing; write the columns that are searched, as in `text: \"{title}\\n{body}\"`".to_owned(),
@@ -54,7 +52,7 @@ fn every_mistake_in_a_table_names_its_key_and_remedy() {
             "setting `tables[0].index.filters`: `_time` begins with `_`, as the index's own columns do; such a column cannot be a filter".to_owned(),
         ),
         ("partitoned_by: []", "setting `tables[0].partitoned_by`: no setting of this name is known; did you mean `partition_by`?".to_owned()),
-        ("table: '{field:x}'", "setting `tables[0].table`: `{field:x}` has a part other than `{topic}`; those come with a later version of frazil".to_owned()),
+        ("table: '{field}'", "setting `tables[0].table`: `{field}` is no part of a name; write `{topic}`, `{record_name}` or `{header:name}`".to_owned()),
         ("table: a..b", "setting `tables[0].table`: `a..b` is no table name; write `namespace.name`".to_owned()),
         ("table: a/b.c", "setting `tables[0].table`: `a/b.c` has the character '/'; leave it out".to_owned()),
         ("key: {format: json}", "setting `tables[0].key.schema`: format `json` needs it; write the schema here, or its file under `schema_file`".to_owned()),
@@ -105,11 +103,11 @@ fn every_mistake_between_tables_and_in_defaults_names_its_key_and_remedy() {
     let cases = [
         (
             "tables: [{table: a.b}]",
-            "setting `tables[0].topic`: it is missing; name the topic, or several under `topics`",
+            "setting `tables[0].topic`: it is missing; name the topic, several under `topics`, or a `topic_pattern`",
         ),
         (
             "tables: [{topics: []}]",
-            "setting `tables[0].topic`: it is missing; name the topic, or several under `topics`",
+            "setting `tables[0].topic`: it is missing; name the topic, several under `topics`, or a `topic_pattern`",
         ),
         (
             "tables: [{topic: 'a b'}]",
@@ -131,10 +129,6 @@ fn every_mistake_between_tables_and_in_defaults_names_its_key_and_remedy() {
         (
             "tables: [{topic: a}, {topic: a__dead_letters}]",
             "setting `tables[1].table`: table `lake.a__dead_letters` belongs to `tables[0]` already; name another, or list the topics together under `topics`",
-        ),
-        (
-            "tables: [{topic: a}, {topic: a, table: b}]",
-            "setting `tables[1].topic`: topic `a` fills `tables[0]` already; several tables of one topic come with a later version of frazil",
         ),
         ("defaults: {topic: a}", "setting `defaults.topic`: no setting of this name is known; write one of "),
         (

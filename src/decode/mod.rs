@@ -11,6 +11,7 @@ pub mod json;
 pub mod layout;
 pub mod mapping;
 pub mod metadata;
+pub mod naming;
 mod plan;
 pub mod protobuf;
 pub mod schema;

@@ -71,6 +71,18 @@ impl Schema {
         }
     }
 
+    /// The full name of what `path` picks: of an Avro type with its namespace, of a Protobuf message with its package, a
+    /// JSON Schema's title.
+    #[must_use]
+    pub fn name(&self, path: MessagePath) -> Option<&str> {
+        let name = match self {
+            Self::Avro(schema) => schema.root.name.as_ref().map(|name| name.full.as_str()),
+            Self::Protobuf(file) => file.message(path).ok().map(|message| message.full_name()),
+            Self::Json(schema) => schema.title.as_deref(),
+        };
+        name.filter(|name| !name.is_empty())
+    }
+
     /// The columns of what `path` picks. JSON has one more, for what fits no other.
     ///
     /// # Errors

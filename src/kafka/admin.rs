@@ -1,6 +1,6 @@
 //! Questions to the brokers: topics, readable ranges, offsets by time. Each blocks a thread of tokio's blocking pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,12 @@ pub(super) fn offsets_at(
     let at = offsets(consumer, partitions, OffsetSpec::Timestamp(timestamp_ms.max(0)), true)?;
     found.extend(at.into_iter().filter(|(_, next)| next.0 >= 0));
     Ok(found)
+}
+
+/// The names of all topics.
+pub(super) fn topics(consumer: &Arc<Consumer>) -> Result<BTreeSet<String>> {
+    let metadata = metadata(consumer, None).map_err(|code| failed(code, "fetch the list of topics"))?;
+    Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
 }
 
 /// Whether a broker answers.

@@ -13,7 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -163,6 +163,14 @@ impl TableSource {
     /// For [`Kafka::remove_table`].
     pub fn id(&self) -> TableId {
         self.id
+    }
+
+    /// The names of all topics that the brokers show.
+    ///
+    /// # Errors
+    /// As [`Source::topic`].
+    pub async fn topics(&self) -> Result<BTreeSet<String>> {
+        ask(&self.consumer, admin::topics).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Iceberg tables: one storage stack, catalogs, schema, files, and the fenced commit.
 
+pub mod alter;
 pub mod catalog;
 mod commit;
 mod conform;

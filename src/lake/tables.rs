@@ -160,8 +160,8 @@ impl Lake for IcebergLake {
 
 fn creation(table: &TableName, layout: &TableLayout) -> Result<TableCreation> {
     let schema = to_iceberg_schema(&layout.schema, 0)?;
-    let spec = partition_spec(table, layout, &schema)?;
-    let order = sort_order(table, layout, &schema)?;
+    let spec = partition_spec(table, &layout.partition_by, &schema)?;
+    let order = sort_order(table, &layout.sort_by, &schema)?;
     let format_version = if layout.format_version >= 3 { FormatVersion::V3 } else { FormatVersion::V2 };
     let mut properties = layout.properties.clone();
     for (key, value) in [
@@ -194,9 +194,13 @@ fn column_id(table: &TableName, schema: &Schema, column: &str, setting: &str) ->
     Ok(field.id)
 }
 
-fn partition_spec(table: &TableName, layout: &TableLayout, schema: &Schema) -> Result<UnboundPartitionSpec> {
+pub(super) fn partition_spec(
+    table: &TableName,
+    fields: &[PartitionField],
+    schema: &Schema,
+) -> Result<UnboundPartitionSpec> {
     let mut builder = UnboundPartitionSpec::builder();
-    for PartitionField { column, transform } in &layout.partition_by {
+    for PartitionField { column, transform } in fields {
         let id = column_id(table, schema, column, "partition_by")?;
         let (transform, suffix) = match transform {
             Transform::Identity => (IcebergTransform::Identity, ""),
@@ -219,12 +223,12 @@ fn partition_spec(table: &TableName, layout: &TableLayout, schema: &Schema) -> R
     Ok(spec)
 }
 
-fn sort_order(table: &TableName, layout: &TableLayout, schema: &Schema) -> Result<SortOrder> {
-    if layout.sort_by.is_empty() {
+pub(super) fn sort_order(table: &TableName, columns: &[String], schema: &Schema) -> Result<SortOrder> {
+    if columns.is_empty() {
         return Ok(SortOrder::unsorted_order());
     }
     let mut builder = SortOrder::builder();
-    for column in &layout.sort_by {
+    for column in columns {
         let field = SortField {
             source_id: column_id(table, schema, column, "sort_by")?,
             transform: IcebergTransform::Identity,

@@ -25,6 +25,8 @@ pub struct Settings {
     pub on_error: OnError,
     /// Commit when the oldest row waits that long …
     pub commit_interval: Duration,
+    /// … or, where there is nothing but positions to commit, when these wait that long …
+    pub idle_interval: Duration,
     /// … or when files reach that many bytes …
     pub commit_bytes: u64,
     /// … or when that many rows wait.
@@ -50,6 +52,8 @@ pub enum StartAt {
     Timestamp(i64),
     /// At these offsets; partitions that are not named begin at the oldest record.
     Offsets(BTreeMap<i32, i64>),
+    /// At these positions; partitions that are not named begin at the oldest record.
+    Positions(BTreeMap<TopicPartition, NextOffset>),
 }
 
 /// What to do where offsets are gone before they were read.

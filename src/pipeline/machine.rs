@@ -150,8 +150,7 @@ impl Machine {
     /// When `Tick` is wanted, if nothing else happens before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let due =
-            self.open.since.filter(|_| self.in_flight.is_none()).map(|since| since + self.settings.commit_interval);
+        let due = self.due_at().filter(|_| self.in_flight.is_none());
         let look = if let Looking::At(at) = self.looking { Some(at) } else { None };
         self.revokes.iter().map(|revoke| revoke.deadline).chain(due).chain(look).min()
     }
@@ -327,6 +326,9 @@ impl Machine {
         lane.decoded = if lane.decoding == 0 && suspends.is_none() { lane.polled } else { facts.next };
         lane.leader_epoch = facts.leader_epoch.or(lane.leader_epoch);
         self.open.rows += facts.rows;
+        if facts.rows > 0 || facts.reject.is_some() {
+            self.open.rows_since.get_or_insert(self.now);
+        }
         self.open.plan.newest_ms = self.open.plan.newest_ms.max(facts.newest_ms);
         self.out.push(Command::Write(batch, self.open.id));
         self.advance(&facts.source);
@@ -360,18 +362,24 @@ impl Machine {
         }
     }
 
+    /// When the open epoch is to be committed, if nothing asks for it before.
+    fn due_at(&self) -> Option<Duration> {
+        let idle = self.open.since? + self.settings.idle_interval;
+        Some(self.open.rows_since.map_or(idle, |since| (since + self.settings.commit_interval).min(idle)))
+    }
+
     fn is_due(&self) -> bool {
         if self.suspending.is_some() {
             return true;
         }
-        let Some(since) = self.open.since else { return false };
+        let Some(due) = self.due_at() else { return false };
         let drained = self.stopping && self.lanes.values().all(|lane| lane.decoding == 0);
         let at_ends =
             self.settings.commit_at_ends && self.lanes.values().all(|lane| lane.is_at_end && lane.decoding == 0);
         drained
             || at_ends
             || !self.revokes.is_empty()
-            || self.now >= since + self.settings.commit_interval
+            || self.now >= due
             || self.open.file_bytes >= self.settings.commit_bytes
             || self.open.rows >= self.settings.commit_rows
     }

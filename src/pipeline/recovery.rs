@@ -137,6 +137,7 @@ impl Topic<'_> {
                 StartAt::Latest => range.stable,
                 StartAt::Timestamp(_) => self.survey.at_time.get(&source).copied().unwrap_or(range.stable),
                 StartAt::Offsets(offsets) => offsets.get(partition).map_or(range.low, |offset| NextOffset(*offset)),
+                StartAt::Positions(all) => all.get(&source).map_or(range.low, |next| range.low.max(*next)),
             };
             plan.advances.insert(source, Advance { from: None, to: Position { next, leader_epoch: None } });
         }

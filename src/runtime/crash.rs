@@ -11,6 +11,8 @@ pub const METADATA_WRITTEN: &str = "metadata-written";
 pub const REQUEST_SENT: &str = "request-sent";
 /// The catalog has applied the commit, nobody has acted on the answer.
 pub const ANSWER_RECEIVED: &str = "answer-received";
+/// A table is made, it has no ledger yet.
+pub const TABLE_CREATED: &str = "table-created";
 /// The start positions are resolved and not yet committed.
 pub const STARTS_RESOLVED: &str = "starts-resolved";
 /// The schema is evolved, no row uses it yet.
@@ -37,12 +39,13 @@ pub const INDEX_APPENDED: &str = "index-appended";
 pub const INDEX_NOTED: &str = "index-noted";
 
 /// All points, for tests that visit each.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 18] = [
     FILES_UPLOADED,
     MANIFEST_LIST_WRITTEN,
     METADATA_WRITTEN,
     REQUEST_SENT,
     ANSWER_RECEIVED,
+    TABLE_CREATED,
     STARTS_RESOLVED,
     SCHEMA_EVOLVED,
     REVOKE_ACKNOWLEDGED,

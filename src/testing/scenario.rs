@@ -70,6 +70,8 @@ pub struct Scenario {
     pub keep_snapshots: usize,
     /// The table.
     pub spec: TableSpec,
+    /// Whether the table reads its topics through a reading that others could share.
+    pub shared: bool,
 }
 
 impl Scenario {
@@ -93,6 +95,7 @@ impl Scenario {
             bad_per_mille: if mends { random.pick(&[0, 20, 100]) } else { 0 },
             keep_snapshots: random.between(20, 60) as usize,
             spec: spec(random, names, avro, on_error),
+            shared: false,
         }
     }
 
@@ -135,7 +138,7 @@ fn happenings(random: &mut Random) -> BTreeMap<Happening, u64> {
 }
 
 fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError) -> TableSpec {
-    let settings = Settings {
+    let mut settings = Settings {
         table: crate::model::ids::TableName { namespace: vec!["lake".to_owned()], name: "events".to_owned() },
         topics,
         start: random.pick(&[
@@ -148,6 +151,7 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
         on_topic_change: random.pick(&[OnTopicChange::Fail, OnTopicChange::NewIncarnation]),
         on_error,
         commit_interval: Duration::from_millis(random.between(50, 1500)),
+        idle_interval: Duration::ZERO,
         commit_bytes: 1 << 20,
         commit_rows: random.between(10, 200),
         revoke_timeout: Duration::from_millis(random.between(100, 3000)),
@@ -155,6 +159,7 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
         identity_interval: Duration::from_secs(10),
         commit_at_ends: false,
     };
+    settings.idle_interval = settings.commit_interval;
     let layout = Layout {
         key_format: Format::None,
         key_columns: KeyColumns::None,

@@ -21,6 +21,8 @@ use crate::lake::catalog::memory::MemoryCatalog;
 use crate::lake::storage::Stores;
 use crate::lake::{IcebergLake, LakeOptions};
 use crate::pipeline::driver::{self, Ports, TableSpec};
+use crate::ports::{Source, SourceEvent};
+use crate::route::{Hub, Shared, Takes};
 use crate::runtime::compute::Compute;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::task::{self, Task, TaskKind};
@@ -62,7 +64,7 @@ pub fn run(seed: u64) -> Result<Report> {
         .build()
         .map_err(|e| Error::unavailable("start a runtime").with_source(e))?;
     let mut random = Random::new(seed);
-    let scenario = Scenario::new(&mut random);
+    let scenario = Scenario { shared: seed % 2 == 1, ..Scenario::new(&mut random) };
     let text = format!("{scenario:#?}");
     let (world, rows) = runtime.block_on(async {
         let world = World::new(seed, random, scenario.fault_per_mille);
@@ -83,7 +85,8 @@ struct Replica {
     health: Health,
     shutdown: Shutdown,
     driver: Task,
-    poll: Task,
+    /// What belongs to its process besides.
+    others: Vec<Task>,
 }
 
 struct Simulation {
@@ -312,9 +315,15 @@ impl Simulation {
         let (stores, clock) = (self.stores.clone(), world.clock.clone());
         let lake = IcebergLake::new(Arc::new(catalog), stores, Compute::inline(), clock.clone(), &options);
         let lake = WatchedLake { lake, plain: self.catalog.clone(), world: Arc::clone(&world), name, asked };
+        let (sender, events) = mpsc::channel(8);
+        let poll = Arc::clone(&member).poll(sender).map(Ok);
+        let mut others = vec![task::spawn(TaskKind::Background, "poll", poll)];
+        let source: Arc<dyn Source> = Arc::<Member>::clone(&member);
+        let (source, events) =
+            if self.scenario.shared { self.share(source, events, &mut others) } else { (source, events) };
         let ports = Ports {
             seam: None,
-            source: Arc::<Member>::clone(&member),
+            source,
             registry: Some(Arc::new(WatchedRegistry(Arc::clone(&world)))),
             lake: Arc::new(lake),
             clock,
@@ -323,13 +332,24 @@ impl Simulation {
             metrics: Metrics::new(health.clone()).table(&self.spec.settings.table),
         };
         let shutdown = Shutdown::new();
-        let (sender, events) = mpsc::channel(8);
         let driver = drive(Arc::clone(&world), Arc::clone(&self.spec), ports, events, shutdown.clone());
         let driver = task::spawn(TaskKind::Table, "driver", driver);
-        let poll = Arc::clone(&member).poll(sender).map(Ok);
-        let poll = task::spawn(TaskKind::Background, "poll", poll);
         self.group.join(Arc::clone(&member));
-        self.replicas.insert(self.lives, Replica { member, health, shutdown, driver, poll });
+        self.replicas.insert(self.lives, Replica { member, health, shutdown, driver, others });
+    }
+
+    /// The same through a hub.
+    fn share(
+        &self,
+        source: Arc<dyn Source>,
+        events: mpsc::Receiver<SourceEvent>,
+        others: &mut Vec<Task>,
+    ) -> (Arc<dyn Source>, mpsc::Receiver<SourceEvent>) {
+        let (shared, commands) = Shared::new(Arc::clone(&source));
+        let hub = Hub::new(source, None, false, self.world.clock.clone());
+        others.push(task::spawn(TaskKind::Table, "hub", hub.run(commands, events, Shutdown::new())));
+        let (source, events) = shared.join(self.spec.settings.topics.clone(), Takes::All);
+        (source, events)
     }
 
     /// A replica's process ends at once; the group notices later.
@@ -337,7 +357,7 @@ impl Simulation {
         let Some(replica) = self.replicas.remove(&name) else { return };
         self.world.note(format!("{} crashes", replica.member.name));
         replica.driver.abort();
-        replica.poll.abort();
+        replica.others.iter().for_each(Task::abort);
         replica.member.end();
         self.dead.push((self.world.clock.elapsed() + SESSION, replica.member));
     }
@@ -358,7 +378,7 @@ impl Simulation {
         }
         for (_, replica) in self.replicas.extract_if(.., |_, replica| replica.driver.is_finished()) {
             self.world.note(format!("{} has ended", replica.member.name));
-            replica.poll.abort();
+            replica.others.iter().for_each(Task::abort);
             replica.member.end();
             self.group.remove(&replica.member);
         }
@@ -411,7 +431,7 @@ impl Simulation {
             if self.world.clock.timeout(ENDED_BY, replica.driver.join()).await.is_none() {
                 return Err(Error::bug(format!("{} does not end", replica.member.name)));
             }
-            replica.poll.abort();
+            replica.others.iter().for_each(Task::abort);
         }
         Ok(())
     }
@@ -422,7 +442,7 @@ async fn drive(
     world: Arc<World>,
     spec: Arc<TableSpec>,
     ports: Ports,
-    events: mpsc::Receiver<crate::ports::SourceEvent>,
+    events: mpsc::Receiver<SourceEvent>,
     shutdown: Shutdown,
 ) -> Result<()> {
     let (state, _states) = watch::channel(None);

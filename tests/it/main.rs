@@ -34,6 +34,7 @@ mod process;
 mod recovery;
 mod rest_catalog;
 mod retrieval;
+mod routing;
 mod seam;
 mod search;
 mod security;

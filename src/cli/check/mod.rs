@@ -120,6 +120,10 @@ async fn report(path: &Path, clock: &Clock) -> Report {
     };
     let found = format!("`{}` names {} tables", path.display(), config.tables.len());
     let mut checks = vec![Check::ok("configuration", found)];
+    let config = match services::expanded(&config, clock, &mut checks).await {
+        Some(expanded) => expanded,
+        None => config,
+    };
     // All at once, so that services that are away cost their time limit only once.
     let (kafka, registry, lake, warehouse, listener) = tokio::join!(
         services::kafka(&config, clock),

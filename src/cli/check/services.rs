@@ -33,6 +33,34 @@ pub(super) type Subjects = BTreeMap<String, Option<Arc<RegisteredSchema>>>;
 /// Tables by name; `None` where there is no such table.
 pub(super) type States = BTreeMap<TableName, Option<TableState>>;
 
+/// The configuration with the tables of patterns; `None` where the topics that there are cannot be asked for.
+pub(super) async fn expanded(config: &Config, clock: &Clock, checks: &mut Vec<Check>) -> Option<Config> {
+    let check = "topic patterns";
+    if config.patterns.is_empty() {
+        return None;
+    }
+    let topics = match Topics::open(config, clock) {
+        Ok(topics) => topics.all().await,
+        Err(error) => Err(error),
+    };
+    // Why is said where kafka is checked.
+    let Ok(topics) = topics else {
+        checks.push(Check::skipped(check, "kafka cannot be asked"));
+        return None;
+    };
+    match config.with_topics(&topics) {
+        Ok(expanded) => {
+            let more = expanded.tables.len() - config.tables.len();
+            checks.push(Check::ok(check, format!("{more} tables of {} topics", topics.len())));
+            Some(expanded)
+        }
+        Err(error) => {
+            checks.push(Check::failed(check, error.chain(), "name another table, or narrow the pattern"));
+            None
+        }
+    }
+}
+
 /// The brokers, and each topic.
 pub(super) async fn kafka(config: &Config, clock: &Clock) -> Found<BTreeMap<String, TopicNow>> {
     let remedy = "check `kafka.bootstrap_servers`, the network, and `kafka.properties` for sign-in and TLS";
@@ -105,7 +133,15 @@ pub(super) async fn registry(config: &Config, clock: &Clock) -> Found<Option<Sub
         }
         Err(error) => return Found { checks: vec![Check::failed(check, error.chain(), remedy)], found: None },
     };
-    let answers = join_all(config.tables.iter().flat_map(subjects).map(|name| latest(&registry, clock, name))).await;
+    let answers = join_all(
+        config
+            .tables
+            .iter()
+            .flat_map(subjects)
+            .filter(|name| !name.is_empty())
+            .map(|name| latest(&registry, clock, name)),
+    )
+    .await;
     match answers.into_iter().collect::<Result<Subjects>>() {
         Ok(found) => {
             let there = found.values().flatten().count();

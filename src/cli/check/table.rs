@@ -102,7 +102,11 @@ fn existing(
 ) -> Check {
     let differences = mapping::difference(&state.properties, &spec.properties);
     if !differences.is_empty() {
-        return Check::failed(name, differences.join("; "), "set it back, or write to another table");
+        return Check::failed(
+            name,
+            differences.join("; "),
+            "set it back, write to another table, or see `frazil tables alter`",
+        );
     }
     let mut columns = String::new();
     if let Some((key, value)) = chosen {

@@ -61,7 +61,7 @@ pub struct TableSpec {
     pub subjects: Subjects,
 }
 
-/// The registry's subjects of a table's records.
+/// The registry's subjects of a table's records; empty where there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subjects {
     /// Of keys.

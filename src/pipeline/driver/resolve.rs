@@ -156,6 +156,9 @@ impl Resolver {
         let Some(registry) = &self.ports.registry else { return Ok(None) };
         let subjects = &self.spec.subjects;
         let subject = if side == "key" { &subjects.key } else { &subjects.value };
+        if subject.is_empty() {
+            return Ok(None);
+        }
         let Some(found) = registry.latest(subject).await? else { return Ok(None) };
         // A schema that cannot be read is no reason not to begin: its records are rejected, each with the reason.
         Ok(Schema::parse(&found).ok().map(|schema| Registered::Schema(Arc::new(schema))))

@@ -11,6 +11,7 @@ use crate::model::mapping;
 use crate::pipeline::event::{Event, On, StartAt, Survey};
 use crate::ports::{Recovery, TableLayout, TableState};
 use crate::runtime::backoff::Backoff;
+use crate::runtime::crash;
 
 /// Surveys until it succeeds; `SurveyHalted` where the table cannot be gone on with.
 pub(super) async fn survey(resolver: Arc<Resolver>, create: bool) -> Event {
@@ -76,7 +77,9 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
                 properties,
                 location: spec.location.clone(),
             };
-            lake.create(name, &layout).await.map_err(catalog)?
+            let made = lake.create(name, &layout).await.map_err(catalog)?;
+            crash::point(crash::TABLE_CREATED);
+            made
         }
     };
     check_mapping(resolver, &state).map_err(catalog)?;
@@ -91,8 +94,10 @@ pub(super) fn check_mapping(resolver: &Resolver, state: &TableState) -> Result<(
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "the configuration of table `{}` differs from the one that it was made with: {}; set it back, or write to another table",
+        "the configuration of table `{}` differs from the one that it was made with: {}; set it back, \
+         write to another table, or apply what can be applied by `frazil tables alter {}`",
         state.table,
-        differences.join("; ")
+        differences.join("; "),
+        state.table
     )))
 }

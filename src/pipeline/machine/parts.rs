@@ -33,6 +33,8 @@ pub(super) struct Epoch {
     pub(super) file_bytes: u64,
     /// When its first batch came.
     pub(super) since: Option<Duration>,
+    /// When its first row came, or its first record that is none.
+    pub(super) rows_since: Option<Duration>,
 }
 
 /// The epoch that is being completed and committed.
@@ -65,6 +67,6 @@ pub(super) enum Looking {
 
 impl Epoch {
     pub(super) fn new(id: EpochId) -> Self {
-        Self { id, plan: CommitPlan::default(), rows: 0, file_bytes: 0, since: None }
+        Self { id, plan: CommitPlan::default(), rows: 0, file_bytes: 0, since: None, rows_since: None }
     }
 }

@@ -26,6 +26,7 @@ pub(in crate::pipeline) fn settings() -> Settings {
         on_topic_change: OnTopicChange::Fail,
         on_error: OnError::DeadLetter,
         commit_interval: Duration::from_secs(10),
+        idle_interval: Duration::from_secs(10),
         commit_bytes: 1000,
         commit_rows: 1000,
         revoke_timeout: Duration::from_secs(5),
