@@ -123,10 +123,15 @@ impl Board {
         }
     }
 
-    /// The tables that read a partition.
+    /// The tables that can take what comes next of a partition. One that has just begun further behind cannot: what lies
+    /// between is read for it first.
     pub(super) fn takers(&mut self, source: &TopicPartition) -> impl Iterator<Item = (MemberId, &mut Taker)> {
-        let takers = self.partitions.get_mut(source).map(|partition| &mut partition.takers);
-        takers.into_iter().flatten().map(|(member, taker)| (*member, taker))
+        let partition = self.partitions.get_mut(source);
+        let reading = partition.and_then(|partition| Some((partition.reading.as_ref()?.at, &mut partition.takers)));
+        reading.into_iter().flat_map(|(at, takers)| {
+            let in_step = takers.iter_mut().filter(move |(_, taker)| taker.looked >= at);
+            in_step.map(|(member, taker)| (*member, taker))
+        })
     }
 
     /// The reading of a partition has ended by itself: whose readings end with it. Where it was `out_of_range` these are

@@ -351,6 +351,10 @@ fn the_hindmost_table_decides_where_reading_begins() {
         board.gave(&source, NextOffset(next));
     };
     looked(&mut board, 7);
+    // Behind the reading, one takes nothing until it begins anew.
+    board.start(MemberId(3), &start(6));
+    assert!(board.takers(&partition()).all(|(member, _)| member != MemberId(3)));
+    board.leave(MemberId(3));
     // Ahead of the reading: it goes on. Behind it: it begins anew.
     board.start(MemberId(2), &start(8));
     assert_eq!(board.orders(), Orders::default());
