@@ -13,6 +13,7 @@ pub mod mapping;
 pub mod metadata;
 mod plan;
 pub mod protobuf;
+mod rest;
 pub mod schema;
 #[cfg(test)]
 mod tests;
