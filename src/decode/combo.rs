@@ -12,6 +12,7 @@ use super::layout::{Format, KeyColumns, side_columns};
 use super::mapping::position;
 use super::plan::{Decoder, SchemaUse};
 use super::protobuf::framing;
+use super::protobuf::schema::File;
 use super::schema::{Columns, Program, Schema, Target, with_rescued};
 use crate::model::decoded::Reason;
 use crate::model::raw::Headers;
@@ -22,7 +23,12 @@ use crate::model::schema::{TableSchema, Type};
 pub(super) enum Part {
     Null,
     Plain,
-    Schema { key: SchemaKey, path: MessagePath, start: usize },
+    /// `path`: which message it is, where the schema may have several.
+    Schema {
+        key: SchemaKey,
+        path: Option<MessagePath>,
+        start: usize,
+    },
 }
 
 /// How records with one kind of key and one kind of value are read.
@@ -53,27 +59,47 @@ impl Decoder {
         !matches!(self.layout.key_columns, KeyColumns::None | KeyColumns::Raw)
     }
 
-    pub(super) fn part(&self, which: Which, bytes: Option<&[u8]>, headers: Headers<'_>) -> Result<Part, Failure> {
+    /// What one side of a record is; `last` is what that side of the record before was.
+    pub(super) fn part(
+        &self,
+        which: Which,
+        bytes: Option<&[u8]>,
+        headers: Headers<'_>,
+        last: Option<Part>,
+    ) -> Result<Part, Failure> {
         let format = if which == Which::Key { self.sides.key } else { self.sides.value };
         let Some(bytes) = bytes.filter(|_| format != Format::None) else { return Ok(Part::Null) };
         let Some(framed) = framed(format, which, bytes, headers)? else { return Ok(Part::Plain) };
-        let (mut path, mut start) = (MessagePath::FIRST, framed.start);
-        if self.has_messages
-            && format == Format::Registry
-            && let Some(SchemaUse::Known(schema)) = self.schemas.get(&framed.key)
-            && let Schema::Protobuf(file) = schema.as_ref()
+        let (key, start) = (framed.key, framed.start);
+        let has_messages = match last {
+            Some(Part::Schema { key: last, path, .. }) if last == key => path.is_some(),
+            _ => format == Format::Registry && self.messages(key).is_some(),
+        };
+        if !has_messages {
+            return Ok(Part::Schema { key, path: None, start });
+        }
+        let read = |bytes| framing::read(bytes).map_err(|(reason, message)| (reason, message.into()));
+        let (path, taken) = match framed.behind {
+            Some([]) => (MessagePath::FIRST, 0),
+            Some(behind) => (read(behind)?.0, 0),
+            None => read(&bytes[start..])?,
+        };
+        let part = Part::Schema { key, path: Some(path), start: start + taken };
+        // What lies in the bytes makes no combination to remember: it may be anything.
+        if last != Some(part)
+            && let Some(file) = self.messages(key)
         {
-            let read = |bytes| framing::read(bytes).map_err(|(reason, message)| (reason, message.into()));
-            if let Some(behind) = framed.behind {
-                path = if behind.is_empty() { path } else { read(behind)?.0 };
-            } else {
-                let (picked, taken) = read(&bytes[start..])?;
-                (path, start) = (picked, start + taken);
-            }
-            // What lies in the bytes makes no combination to remember: it may be anything.
             file.message(path).map_err(|error| (Reason::IncompatibleSchema, error.to_string().into()))?;
         }
-        Ok(Part::Schema { key: framed.key, path, start })
+        Ok(part)
+    }
+
+    /// The messages of a schema, where that is of a language that has some.
+    fn messages(&self, key: SchemaKey) -> Option<&File> {
+        match self.schemas.get(&key) {
+            Some(SchemaUse::Known(schema)) => schema.messages(),
+            _ => None,
+        }
     }
 
     pub(super) fn compile(&self, (key, value): (Part, Part)) -> Result<Combo, (Reason, String)> {
@@ -156,7 +182,7 @@ impl Decoder {
             Part::Plain if format == Format::String => Ok(Columns::One(Type::String)),
             Part::Plain => Ok(Columns::One(Type::Binary)),
             Part::Schema { key, path, .. } => {
-                let shape = self.schema(key)?.columns(path, self.layout.mapping);
+                let shape = self.schema(key)?.columns(path.unwrap_or(MessagePath::FIRST), self.layout.mapping);
                 shape.map_err(|error| (Reason::IncompatibleSchema, error.chain()))
             }
         }
@@ -192,6 +218,7 @@ impl Decoder {
             (Part::Plain, Target::One(index)) => Ok(Step::Bytes(index)),
             (Part::Null | Part::Plain, _) => Ok(Step::Nothing),
             (Part::Schema { key, path, start }, target) => {
+                let path = path.unwrap_or(MessagePath::FIRST);
                 let program = Program::compile(self.schema(key)?, path, fields, target, self.layout.mapping);
                 let program = program.map_err(|error| (Reason::IncompatibleSchema, error.chain()))?;
                 Ok(Step::Program(Box::new(program), start))

@@ -19,9 +19,9 @@ pub enum Evolution {
 }
 
 /// `table` as records of `wanted` need it: columns that it lacks are added at any depth, always optional, new ones of
-/// the top level before the first metadata column and the one for what fits no other; types are promoted as Iceberg allows; what is required and may be
-/// null or missing becomes optional. Names that differ by case alone are one column, as they are to engines. `None`
-/// where nothing changes.
+/// the top level before the first metadata column and the one for what fits no other; types are promoted as Iceberg
+/// allows; what is required and may be null or missing becomes optional. Names that differ by case alone are one
+/// column, as they are to engines. `None` where nothing changes.
 ///
 /// # Errors
 /// The path and both types of the first column that `table` has with a type that cannot become `wanted`'s, or the path

@@ -86,11 +86,7 @@ pub(super) fn column_for(
     nullable: bool,
     path: &str,
 ) -> Result<Option<usize>> {
-    let named = |name: &str| {
-        let all = || open.iter().copied();
-        let exact = all().find(|index| table[*index].name == name);
-        exact.or_else(|| all().find(|index| table[*index].name.eq_ignore_ascii_case(name)))
-    };
+    let named = |name: &str| named_among(table, open.iter().copied(), name);
     let Some(mut index) = named(&wanted.name) else { return Ok(None) };
     if !table[index].kind.takes(&wanted.kind) {
         let branch = named(&branch_name(wanted)).filter(|branch| table[*branch].kind.takes(&wanted.kind));
@@ -106,8 +102,13 @@ pub(super) fn column_for(
 
 /// The field of that name, else of one that differs by case alone.
 pub(super) fn position(fields: &[Field], name: &str) -> Option<usize> {
-    let exact = fields.iter().position(|field| field.name == name);
-    exact.or_else(|| fields.iter().position(|field| field.name.eq_ignore_ascii_case(name)))
+    named_among(fields, 0..fields.len(), name)
+}
+
+/// As [`position`], among the fields at `indexes` alone.
+fn named_among(fields: &[Field], mut indexes: impl Iterator<Item = usize> + Clone, name: &str) -> Option<usize> {
+    let exact = indexes.clone().find(|index| fields[*index].name == name);
+    exact.or_else(|| indexes.find(|index| fields[*index].name.eq_ignore_ascii_case(name)))
 }
 
 /// The name of the column for values of a field whose own column is of another type.

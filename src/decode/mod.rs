@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod naming;
 mod plan;
 pub mod protobuf;
+mod rest;
 pub mod schema;
 #[cfg(test)]
 mod tests;

@@ -73,8 +73,6 @@ pub struct Decoder {
     arrow: SchemaRef,
     pub(super) sides: Sides,
     pub(super) schemas: HashMap<SchemaKey, SchemaUse>,
-    /// True where one of the schemas is of several messages.
-    pub(super) has_messages: bool,
     pub(super) data: Vec<usize>,
     metadata: Vec<Option<Metadata>>,
     combos: RwLock<HashMap<(Part, Part), Arc<Combo>>>,
@@ -104,10 +102,7 @@ impl Decoder {
         for (key, given) in [(SchemaKey::OfKeys, &layout.given.key), (SchemaKey::OfValues, &layout.given.value)] {
             schemas.extend(given.iter().map(|given| (key, SchemaUse::Known(Arc::clone(&given.schema)))));
         }
-        let is_protobuf =
-            |known: &SchemaUse| matches!(known, SchemaUse::Known(schema) if matches!(**schema, Schema::Protobuf(_)));
-        let has_messages = schemas.values().any(is_protobuf);
-        Self { layout, table, arrow, sides, schemas, has_messages, data, metadata, combos: RwLock::default() }
+        Self { layout, table, arrow, sides, schemas, data, metadata, combos: RwLock::default() }
     }
 
     /// The table schema that rows come in.
@@ -200,10 +195,8 @@ impl Decoder {
         let place = open.iter().find(|index| self.table.fields[**index].name == RESCUED)?;
         let Column::Bytes(rescued) = &columns[*place] else { return None };
         let mut inferred = Inferred::new(&self.table.fields, open);
-        let mut out = rejected.iter().map(|(index, _)| *index).peekable();
-        let rows = batch.records.iter().enumerate().filter(|(index, _)| out.next_if_eq(index).is_none());
         let mut seen = false;
-        for (row, (_, record)) in rows.enumerate() {
+        for (row, record) in kept(batch, rejected).enumerate() {
             // A row that lost nothing brings nothing new.
             if !rescued.get(row).is_empty()
                 && let Some(value) = batch.value(record)
@@ -255,11 +248,12 @@ impl Decoder {
             return Err((Reason::ValueOutOfRange, "the timestamp lies outside microseconds".into()));
         }
         let headers = batch.headers(record);
+        let (last_key, last_value) = last.as_ref().map(|(parts, _)| *parts).unzip();
         let key_part = match self.key_is_read() {
-            true => self.part(Which::Key, key, headers.clone())?,
+            true => self.part(Which::Key, key, headers.clone(), last_key)?,
             false => plain_part(key),
         };
-        let parts = (key_part, self.part(Which::Value, value, headers)?);
+        let parts = (key_part, self.part(Which::Value, value, headers, last_value)?);
         if last.as_ref().is_none_or(|(known, _)| *known != parts) {
             *last = Some((parts, self.combo(parts)));
         }
@@ -294,12 +288,9 @@ impl Decoder {
         rejected: &[(usize, Failure)],
         incarnation: i32,
     ) -> Result<RecordBatch> {
-        let kept: Cow<'_, [RawRecord]> = if rejected.is_empty() {
-            Cow::Borrowed(&batch.records)
-        } else {
-            let mut out = rejected.iter().map(|(index, _)| *index).peekable();
-            let kept = batch.records.iter().enumerate().filter(|(index, _)| out.next_if_eq(index).is_none());
-            Cow::Owned(kept.map(|(_, record)| *record).collect())
+        let kept: Cow<'_, [RawRecord]> = match rejected {
+            [] => Cow::Borrowed(&batch.records),
+            rejected => Cow::Owned(kept(batch, rejected).copied().collect()),
         };
         let arrays = columns
             .into_iter()
@@ -314,6 +305,13 @@ impl Decoder {
         RecordBatch::try_new_with_options(Arc::clone(&self.arrow), arrays, &rows)
             .map_err(|e| Error::bug("put columns into a batch").with_source(e))
     }
+}
+
+/// The records that are rows; `rejected` are the others, in order.
+fn kept<'a>(batch: &'a RawBatch, rejected: &'a [(usize, Failure)]) -> impl Iterator<Item = &'a RawRecord> {
+    let mut out = rejected.iter().map(|(index, _)| *index).peekable();
+    let kept = batch.records.iter().enumerate().filter(move |(index, _)| out.next_if_eq(index).is_none());
+    kept.map(|(_, record)| record)
 }
 
 /// Cuts a batch off before its first reject, where its table is to be suspended at that record.

@@ -83,6 +83,15 @@ impl Schema {
         name.filter(|name| !name.is_empty())
     }
 
+    /// The message types that a record may be one of, where the language has such.
+    #[must_use]
+    pub fn messages(&self) -> Option<&protobuf_schema::File> {
+        match self {
+            Self::Protobuf(file) => Some(file),
+            Self::Avro(_) | Self::Json(_) => None,
+        }
+    }
+
     /// The columns of what `path` picks. JSON has one more, for what fits no other.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Avro's binary encoding read value by value. What the values are for is not known here.
 
 use crate::decode::Failure;
+use crate::decode::rest::Rest;
 use crate::model::decoded::Reason;
 
 /// Elements of no bytes that one record may have: without a bound a short record could ask for 2^63 of them.
@@ -8,34 +9,28 @@ const EMPTY_ELEMENTS_MAX: u32 = 1 << 20;
 
 /// What is left of a record's bytes.
 pub(super) struct Cursor<'a> {
-    bytes: &'a [u8],
+    rest: Rest<'a>,
     /// Elements of no bytes seen so far.
     empty: u32,
 }
 
-const SHORT: Failure = (Reason::Truncated, "bytes end inside the record");
-
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, empty: 0 }
+        Self { rest: Rest::new(bytes), empty: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.rest.is_empty()
     }
 
     #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Failure> {
-        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(SHORT)?;
-        self.bytes = rest;
-        Ok(taken)
+        self.rest.take(len)
     }
 
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
-        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(SHORT)?;
-        self.bytes = rest;
-        Ok(*taken)
+        self.rest.array()
     }
 
     /// The index of a union's branch or an enum's symbol among `count`.
@@ -54,25 +49,7 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub(super) fn long(&mut self) -> Result<i64, Failure> {
-        if let [first, rest @ ..] = self.bytes
-            && first & 0x80 == 0
-        {
-            self.bytes = rest;
-            return Ok(i64::from(first >> 1) ^ -i64::from(first & 1));
-        }
-        self.long_of_many()
-    }
-
-    fn long_of_many(&mut self) -> Result<i64, Failure> {
-        let mut value = 0_u64;
-        for (at, byte) in self.bytes.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                self.bytes = &self.bytes[at + 1..];
-                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
-            }
-        }
-        Err(if self.bytes.len() < 10 { SHORT } else { (Reason::TypeMismatch, "an integer does not end") })
+        self.rest.zigzag()
     }
 
     #[inline]
@@ -113,9 +90,9 @@ impl<'a> Cursor<'a> {
                 self.long()?; // The block's size in bytes, for readers that pass over it whole.
             }
             for _ in 0..count {
-                let before = self.bytes.len();
+                let before = self.rest.len();
                 read(self)?;
-                self.empty += u32::from(self.bytes.len() == before);
+                self.empty += u32::from(self.rest.len() == before);
                 if self.empty > EMPTY_ELEMENTS_MAX {
                     return Err((Reason::TooLarge, "the record has too many elements without bytes"));
                 }

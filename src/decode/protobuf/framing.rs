@@ -57,7 +57,7 @@ pub fn read(bytes: &[u8]) -> Result<(MessagePath, usize), Failure> {
         *index = number()?;
     }
     let path = if count == 0 { MessagePath::FIRST } else { MessagePath::new(taken).ok_or(TOO_DEEP)? };
-    Ok((path, bytes.len() - cursor.left()))
+    Ok((path, bytes.len() - cursor.len()))
 }
 
 #[cfg(test)]

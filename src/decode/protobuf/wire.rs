@@ -2,6 +2,8 @@
 
 use super::schema::{Kind, Scalar};
 use crate::decode::Failure;
+pub(super) use crate::decode::rest::Rest as Cursor;
+use crate::decode::rest::SHORT;
 use crate::model::decoded::Reason;
 
 /// A varint.
@@ -21,73 +23,9 @@ pub(super) const FIXED32: u32 = 5;
 pub(super) const DEPTH_MAX: usize = 100;
 pub(super) const TOO_DEEP: Failure = (Reason::TooLarge, "messages lie more than 100 levels inside each other");
 
-const SHORT: Failure = (Reason::Truncated, "bytes end inside the message");
 const NO_TAG: Failure = (Reason::TypeMismatch, "a field has no valid tag");
 
-/// What is left of a message's bytes.
-#[derive(Clone)]
-pub(super) struct Cursor<'a> {
-    bytes: &'a [u8],
-}
-
 impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Bytes left.
-    pub(super) fn left(&self) -> usize {
-        self.bytes.len()
-    }
-
-    #[inline]
-    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Failure> {
-        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(SHORT)?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    #[inline]
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
-        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(SHORT)?;
-        self.bytes = rest;
-        Ok(*taken)
-    }
-
-    /// A varint; bits beyond 64 are dropped, as Google's runtimes do.
-    #[inline]
-    pub(super) fn varint(&mut self) -> Result<u64, Failure> {
-        if let [first, rest @ ..] = self.bytes
-            && *first < 0x80
-        {
-            self.bytes = rest;
-            return Ok(u64::from(*first));
-        }
-        self.varint_of_many()
-    }
-
-    fn varint_of_many(&mut self) -> Result<u64, Failure> {
-        let mut value = 0;
-        for (at, byte) in self.bytes.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if *byte < 0x80 {
-                self.bytes = &self.bytes[at + 1..];
-                return Ok(value);
-            }
-        }
-        Err(if self.bytes.len() < 10 { SHORT } else { (Reason::TypeMismatch, "an integer does not end") })
-    }
-
-    #[inline]
-    pub(super) fn zigzag(&mut self) -> Result<i64, Failure> {
-        let value = self.varint()?;
-        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
-    }
-
     /// A field's number and wire type: the number times eight plus the type, which is none of the two undefined ones.
     #[inline]
     pub(super) fn tag(&mut self) -> Result<u32, Failure> {
@@ -104,10 +42,10 @@ impl<'a> Cursor<'a> {
 
     /// The bytes of a group's fields; its beginning has been read.
     pub(super) fn group(&mut self, number: u32) -> Result<&'a [u8], Failure> {
-        let start = self.bytes;
+        let mut start = self.clone();
         let mut open = vec![number];
         while let Some(innermost) = open.last() {
-            let before = self.left();
+            let before = self.len();
             let tag = self.tag()?;
             match tag & 7 {
                 GROUP if open.len() >= DEPTH_MAX => return Err(TOO_DEEP),
@@ -116,7 +54,7 @@ impl<'a> Cursor<'a> {
                 END_GROUP => {
                     open.pop();
                     if open.is_empty() {
-                        return Ok(&start[..start.len() - before]);
+                        return start.take(start.len() - before);
                     }
                 }
                 _ => self.pass_over(tag)?,
@@ -134,7 +72,7 @@ impl<'a> Cursor<'a> {
             _ => {
                 let mut rest = self.clone();
                 rest.pass_over(tag)?;
-                self.take(self.left() - rest.left())
+                self.take(self.len() - rest.len())
             }
         }
     }

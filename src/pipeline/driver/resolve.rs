@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::epoch::SealedFiles;
 use super::shown::Shown;
 use super::{Ports, TableSpec, waits};
-use crate::decode::layout::{Format, KeyColumns};
+use crate::decode::layout::{Format, KeyColumns, Layout};
 use crate::decode::schema::{Columns, Schema};
 use crate::decode::{Decoder, Decoding, MessagePath, Needs, SchemaKey, SchemaUse, Sides, wire_schema_id};
 use crate::error::{ErrorKind, Result};
@@ -57,6 +57,7 @@ pub(super) struct Resolver {
     adds_columns: bool,
     current: RwLock<Option<Arc<Current>>>,
     learning: Mutex<()>,
+    layout: Arc<Layout>,
 }
 
 #[derive(Clone)]
@@ -72,7 +73,8 @@ struct Current {
 impl Resolver {
     pub(super) fn new(spec: Arc<TableSpec>, ports: Ports) -> Self {
         let shown = Shown::new(spec.settings.table.clone(), ports.health.clone(), ports.clock.clone());
-        Self { spec, ports, shown, adds_columns: true, current: RwLock::new(None), learning: Mutex::new(()) }
+        let layout = Arc::new(spec.layout.clone());
+        Self { spec, ports, shown, adds_columns: true, current: RwLock::new(None), learning: Mutex::new(()), layout }
     }
 
     /// One that changes nothing.
@@ -109,29 +111,21 @@ impl Resolver {
             return Ok(());
         }
         let (key, value) = self.registered().await?;
-        let layout = &self.spec.layout;
-        let plain = |name: &str| state.schema.field(name).map(|field| &field.kind);
-        let decide =
-            |format: Format, registered: &Option<Registered>, column: Option<&Type>| match (format, registered, column)
-            {
-                (Format::Auto, Some(Registered::Schema(_)), _) => Format::Registry,
-                (Format::Auto, _, Some(Type::Binary)) => Format::Bytes,
-                (format, _, _) => format,
-            };
-        let sides = self.decided(state);
+        let column = |name: &str| state.schema.field(name).map(|field| &field.kind);
+        let (decided, layout) = (self.decided(state), &self.layout);
         let sides = Sides {
-            key: sides.key.unwrap_or_else(|| decide(layout.key_format, &key, plain("key"))),
-            value: sides.value.unwrap_or_else(|| decide(layout.value_format, &value, plain("value"))),
+            key: decided.key.unwrap_or_else(|| settled(layout.key_format, key.as_ref(), column("key"))),
+            value: decided.value.unwrap_or_else(|| settled(layout.value_format, value.as_ref(), column("value"))),
         };
-        let decoder =
-            Arc::new(Decoder::new(Arc::new(layout.clone()), Arc::clone(&state.schema), sides, HashMap::new()));
+        let decoder = Decoder::new(Arc::clone(layout), Arc::clone(&state.schema), sides, HashMap::new());
+        let decoder = Arc::new(decoder);
         self.set(Current { state: state.clone(), decoder, sides, schemas: HashMap::new(), forget_at: None });
         Ok(())
     }
 
     /// Key and value schemas as the registry's subjects have them now, where the format asks for them.
     async fn registered(&self) -> Result<(Option<Registered>, Option<Registered>)> {
-        let layout = &self.spec.layout;
+        let layout = &self.layout;
         let key = match layout.key_columns {
             KeyColumns::None => None,
             KeyColumns::Raw => Some(Registered::Column(Type::Binary)),
@@ -141,7 +135,7 @@ impl Resolver {
     }
 
     async fn registered_side(&self, format: Format, side: &str) -> Result<Option<Registered>> {
-        let given = &self.spec.layout.given;
+        let given = &self.layout.given;
         match format {
             Format::None => return Ok(None),
             Format::String => return Ok(Some(Registered::Column(Type::String))),
@@ -166,13 +160,12 @@ impl Resolver {
 
     /// The columns that are known of before the first record, and as properties the formats that they decide.
     pub(super) async fn columns(&self) -> Result<(TableSchema, BTreeMap<String, String>)> {
-        let layout = &self.spec.layout;
+        let layout = &self.layout;
         let (key, value) = self.registered().await?;
-        let format = |side: &Option<Registered>| match side {
-            Some(Registered::Schema(_)) => Format::Registry,
-            _ => Format::Auto,
-        };
-        let decided = self.decisions(Sides { key: format(&key), value: format(&value) });
+        let decided = self.decisions(Sides {
+            key: settled(layout.key_format, key.as_ref(), None),
+            value: settled(layout.value_format, value.as_ref(), None),
+        });
         let shape = |side: Option<Registered>| match side {
             Some(Registered::Schema(schema)) => {
                 schema.columns(MessagePath::FIRST, layout.mapping).unwrap_or(Columns::Nothing)
@@ -185,7 +178,7 @@ impl Resolver {
 
     /// The table properties that hold what `auto` was decided to be.
     fn decisions(&self, sides: Sides) -> BTreeMap<String, String> {
-        let layout = &self.spec.layout;
+        let layout = &self.layout;
         let all = [(AUTO_KEY, layout.key_format, sides.key), (AUTO_VALUE, layout.value_format, sides.value)];
         let word = |(name, configured, side): (&str, Format, Format)| {
             let word = DECIDED.iter().find(|(format, _)| *format == side).filter(|_| configured == Format::Auto)?.1;
@@ -241,8 +234,7 @@ impl Resolver {
     }
 
     fn rebuilt(&self, mut current: Current) -> Current {
-        let layout = Arc::new(self.spec.layout.clone());
-        let table = Arc::clone(&current.state.schema);
+        let (layout, table) = (Arc::clone(&self.layout), Arc::clone(&current.state.schema));
         current.decoder = Arc::new(Decoder::new(layout, table, current.sides, current.schemas.clone()));
         current
     }
@@ -315,7 +307,7 @@ impl Resolver {
             let word = state.properties.get(name).filter(|_| configured == Format::Auto)?;
             DECIDED.iter().find(|(_, known)| known == word).map(|(format, _)| *format)
         };
-        let layout = &self.spec.layout;
+        let layout = &self.layout;
         Decided { key: format(AUTO_KEY, layout.key_format), value: format(AUTO_VALUE, layout.value_format) }
     }
 
@@ -336,10 +328,11 @@ impl Resolver {
                 break;
             }
         }
-        if format != Format::Registry
-            && self.patiently(On::Registry, || self.registered_side(Format::Registry, side)).await?.is_some()
-        {
-            (format, because) = (Format::Registry, "the registry has a subject for it");
+        if format != Format::Registry {
+            let registered = self.patiently(On::Registry, || self.registered_side(Format::Registry, side)).await?;
+            if settled(Format::Auto, registered.as_ref(), None) == Format::Registry {
+                (format, because) = (Format::Registry, "the registry has a subject for it");
+            }
         }
         tracing::info!(table = %self.spec.settings.table, side, ?format, because, "format `auto` is decided");
         Ok(format)
@@ -414,6 +407,15 @@ impl Resolver {
             newest_ms: plan.newest_ms,
             conflicts: Arc::default(),
         })
+    }
+}
+
+/// What a format comes to before the first record, by what is registered for its side and the column that holds it.
+fn settled(configured: Format, registered: Option<&Registered>, column: Option<&Type>) -> Format {
+    match (configured, registered, column) {
+        (Format::Auto, Some(Registered::Schema(_)), _) => Format::Registry,
+        (Format::Auto, _, Some(Type::Binary)) => Format::Bytes,
+        _ => configured,
     }
 }
 

@@ -330,11 +330,11 @@ fn chunks(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut cursor = Cursor::new(bytes);
     let mut chunks = Vec::new();
     while !cursor.is_empty() {
-        let before = cursor.left();
+        let before = cursor.len();
         let tag = cursor.tag().unwrap();
         cursor.pass_over(tag).unwrap();
         let start = bytes.len() - before;
-        chunks.push(bytes[start..bytes.len() - cursor.left()].to_vec());
+        chunks.push(bytes[start..bytes.len() - cursor.len()].to_vec());
     }
     chunks
 }
