@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::connect;
 use super::datasets::LiveDatasets;
 use super::legible::RegistryReader;
+use super::spec;
 use super::views::TableViews;
 use crate::config::Config;
 use crate::error::Result;
@@ -93,7 +94,7 @@ pub async fn mcp_stdio(config: Config, clock: Clock) -> Result<()> {
     let views = Arc::new(TableViews::new(Arc::clone(&lake), clock.clone()));
     let datasets = datasets(&lake, &views, None, &Health::new(), &clock);
     for table in &config.tables {
-        datasets.name(Arc::new(connect::table_spec(&config, table)?));
+        datasets.name(Arc::new(spec::table_spec(&config, table)?));
     }
     let sql = Arc::new(connect::sql(&config, views, Arc::clone(&lake), &clock)?);
     let registry = connect::registry(&config, &clock)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::connect;
+use super::spec;
 use crate::config::{Config, TableConfig};
 use crate::error::{Error, Result};
 use crate::lake::alter::Alteration;
@@ -41,7 +41,7 @@ pub fn alteration(
     if let Some(was) = differs("topics") {
         check_topics(table, state, was)?;
     }
-    let spec = connect::table_spec(config, table)?;
+    let spec = spec::table_spec(config, table)?;
     let names = changeable.map(|name| format!("{PREFIX}{name}"));
     let properties: BTreeMap<String, String> =
         wanted.clone().into_iter().filter(|(name, _)| names.contains(name)).collect();
@@ -55,7 +55,7 @@ pub fn alteration(
 
 /// Topics may be added where rows say which one they are of. Those that are not named any more are not read any more.
 fn check_topics(table: &TableConfig, state: &TableState, was: &str) -> Result<()> {
-    let column = connect::topic_column(table);
+    let column = spec::topic_column(table);
     if table.has_several_topics() && state.schema.field(&column).is_none() {
         return Err(Error::invalid_request(format!(
             "table `{}` was made for topic `{was}` and has no column `{column}`, so rows of several topics could not be told apart; \

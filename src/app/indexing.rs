@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connect;
+use super::spec;
 use crate::config::{Config, TableConfig};
 use crate::error::{Error, Result};
 use crate::lake::IcebergLake;
@@ -76,7 +77,7 @@ impl Indexing {
         seam: Option<Seam>,
         metrics: &Metrics,
     ) {
-        let spec = connect::index_spec(table);
+        let spec = spec::index_spec(table);
         if self.running.get(&table.table).map(|running| &running.spec) == spec.as_ref() {
             return;
         }

@@ -11,6 +11,7 @@ use super::connect;
 use super::lag;
 use super::service::{Service, TableHandle};
 use super::sharing::{Group, Join, Request, RouteTables, by, groups};
+use super::spec;
 use crate::config::{Config, TableConfig};
 use crate::error::{Error, Result};
 use crate::http;
@@ -68,7 +69,7 @@ impl Discovery {
 
 impl Service {
     fn spec(&self, config: &Config, table: &TableConfig) -> Result<Arc<TableSpec>> {
-        let mut spec = connect::table_spec(config, table)?;
+        let mut spec = spec::table_spec(config, table)?;
         // Nothing is waited for that would make a later commit larger.
         spec.settings.commit_at_ends = self.until_caught_up;
         Ok(Arc::new(spec))

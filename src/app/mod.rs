@@ -14,6 +14,7 @@ mod legible;
 mod maintain;
 mod service;
 mod sharing;
+mod spec;
 mod views;
 
 use std::path::PathBuf;
@@ -22,11 +23,12 @@ use std::time::Duration;
 
 pub use agents::mcp_stdio;
 pub use alter::alteration;
-pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry, subjects, table_spec};
+pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry};
 pub use demo::{DemoNews, DemoRunOptions, Found, demo};
 pub use indexing::drop_index;
 pub use service::{Roles, Service, TableHandle};
 pub use sharing::route_value;
+pub use spec::{subjects, table_spec};
 pub use views::TableViews;
 
 use crate::config::{Config, process_env};

@@ -10,7 +10,7 @@ use super::choices::{
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start};
 use super::index::{TableIndexConfig, resolve_table_index};
-use super::origin::{Origin, RouteConfig, origin};
+use super::origin::{Origin, RouteBy, RouteConfig, origin};
 use super::resolve::{invalid, positive};
 use super::settings::{Defaults, KeySettings, TableSettings, ValueSettings};
 use super::units::{Number, Size, Span};
@@ -202,14 +202,12 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
     let key_of =
         |name: &str| if own.writes(name) { format!("tables[{position}].{name}") } else { format!("defaults.{name}") };
     let Origin { topics, topic_pattern, table, route } = origin(position, &written, defaults)?;
+    let value = resolve_value(&key_of("value"), written.value.clone().unwrap_or_default())?;
     let key = written.key.clone().unwrap_or_default();
     let names = written.metadata_columns.clone().unwrap_or_default();
     let metadata = MetadataConfig { names: names.names.unwrap_or(MetadataNames::Kafka), include: names.include };
-    check_metadata(
-        &format!("{}.include", key_of("metadata_columns")),
-        &metadata,
-        topics.len() > 1 || topic_pattern.is_some(),
-    )?;
+    let has_several = topics.len() > 1 || topic_pattern.is_some();
+    check_metadata(&format!("{}.include", key_of("metadata_columns")), &metadata, has_several)?;
     let time_as = match metadata.names {
         MetadataNames::Kafka => TimeAs::Long,
         MetadataNames::Tableflow | MetadataNames::TableflowPortable => TimeAs::Time,
@@ -223,7 +221,7 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
     refuse_reserved(&key_of("properties"), &properties)?;
     Ok(TableConfig {
         key: resolve_key(&key_of("key"), key)?,
-        value: resolve_value(&key_of("value"), written.value.unwrap_or_default())?,
+        value: routed_value(&key_of("value.format"), route.as_ref(), value)?,
         start: written.start.unwrap_or(Start::Earliest),
         format_version: written.format_version.unwrap_or(FormatVersion(2)).0,
         commit_interval: positive(
@@ -298,6 +296,17 @@ fn resolve_value(at: &str, written: ValueSettings) -> Result<SideConfig> {
         ValueFormatWord::Bytes => Asked::Plain(SideFormat::Bytes),
     };
     resolve_side(at, word.as_str(), asked, schema, written.subject)
+}
+
+/// Who names records by their types finds these in the registry.
+fn routed_value(at: &str, route: Option<&RouteConfig>, value: SideConfig) -> Result<SideConfig> {
+    match (route.map(|route| &route.by), &value.format) {
+        (Some(RouteBy::RecordName), SideFormat::Auto) => Ok(SideConfig { format: SideFormat::Registry, ..value }),
+        (Some(RouteBy::RecordName), SideFormat::Registry) | (Some(RouteBy::Header(_)) | None, _) => Ok(value),
+        (Some(RouteBy::RecordName), _) => {
+            Err(invalid(at, "`{record_name}` is found in the schema registry; write format `auto` or `registry`"))
+        }
+    }
 }
 
 /// What a format's word asks for.

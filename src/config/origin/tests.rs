@@ -23,6 +23,10 @@ fn every_mistake_in_a_table_s_origin_names_its_key_and_remedy() {
             "setting `tables[0].table`: `x_{record_name}_{header:y}` has several parts; keep one, beside `{topic}`",
         ),
         (
+            "tables: [{topic: a, table: '{record_name}', value: {format: json}}]",
+            "setting `tables[0].value.format`: `{record_name}` is found in the schema registry; write format `auto` or `registry`",
+        ),
+        (
             "tables: [{topic: a, table: '{header:y}.x'}]",
             "setting `tables[0].table`: the namespace is the same for all tables; use the value behind the last dot",
         ),
@@ -69,7 +73,7 @@ fn patterns_take_the_topics_that_no_other_table_names() {
 #[test]
 fn a_route_names_its_tables_by_its_values() {
     let config =
-        load("tables: [{topic: a.b, table: 'shop.x_{record_name}'}, {topic: c, table: '{header:to}'}]").unwrap();
+        load("schema_registry: {url: 'http://r'}\ntables: [{topic: a.b, table: 'shop.x_{record_name}'}, {topic: c, table: '{header:to}'}]").unwrap();
     let [by_name, by_header] = config.tables.as_slice() else { panic!() };
     assert_eq!(by_name.table.to_string(), "shop.x__unrouted");
     assert_eq!(by_header.table.to_string(), "lake.c__unrouted");
