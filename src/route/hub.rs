@@ -344,10 +344,10 @@ impl Hub {
 
     async fn give_end(&mut self, source: &TopicPartition, next: NextOffset) {
         for (id, taker) in self.board.takers(source) {
+            taker.looked = taker.looked.max(next);
             if !(self.tells_ends || std::mem::take(&mut taker.has_news)) {
                 continue;
             }
-            taker.looked = taker.looked.max(next);
             taker.at.next = taker.looked;
             let end = SourceEvent::Eof { source: source.clone(), attempt: taker.attempt, next: taker.at.next };
             if let Some(member) = self.members.get(&id) {

@@ -265,6 +265,37 @@ async fn a_tick_takes_tables_along_that_got_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn holes_behind_an_end_keep_nobody_from_what_follows() {
+    let values = ["", "", "", "", "", "a", ""];
+    let lake = Lake::default();
+    let rig = Rig::new(&values, Arc::clone(&lake));
+    rig.opened.begin("unrouted", Takes::Unrouted);
+    rig.opened.begin("all", Takes::All);
+    rig.events.send(SourceEvent::Assigned(vec![partition()])).await.unwrap();
+    rig.clock.sleep(Duration::from_millis(100)).await;
+    let start = rig.under.started.lock().unwrap()[0].clone();
+    let records = |from, to| {
+        let charge: Charge = Box::new(());
+        SourceEvent::Batch(batch(&start.source, start.attempt, &values, from, to), charge)
+    };
+    let end = |next| SourceEvent::Eof { source: partition(), attempt: start.attempt, next: NextOffset(next) };
+    for event in [records(0, 2), end(2), end(5), records(5, 7)] {
+        rig.events.send(event).await.unwrap();
+    }
+    rig.clock.sleep(Duration::from_mins(1)).await;
+    // The new table begins where the route has looked, which is behind the reading.
+    let again = rig.under.started.lock().unwrap()[1].clone();
+    let mut rest = batch(&again.source, again.attempt, &values, 5, 7);
+    rest.first = again.at.next;
+    let charge: Charge = Box::new(());
+    rig.events.send(SourceEvent::Batch(rest, charge)).await.unwrap();
+    rig.clock.sleep(Duration::from_secs(1)).await;
+    let lake = lake.lock().unwrap();
+    let offsets = |name: &str| lake[name].offsets.iter().copied().collect::<Vec<_>>();
+    assert_eq!((offsets("all"), offsets("a"), offsets("unrouted")), (vec![0, 1, 5, 6], vec![5], vec![0, 1, 6]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoke_is_passed_on_while_a_table_is_being_made() {
     let values = ["a"; 4];
     let rig = Rig::new(&values, Lake::default());
