@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -23,11 +24,13 @@ use crate::model::version::{AsOf, Offsets};
 mod datasets;
 mod peek;
 mod reading;
+mod rows;
 mod search;
 
 pub use datasets::*;
 pub use peek::*;
 pub use reading::*;
+pub use rows::*;
 pub use search::*;
 
 /// Bytes taken from a budget; they are given back when it is dropped.
@@ -257,6 +260,29 @@ pub struct TableState {
     pub newest_ms: Option<i64>,
     /// All table properties.
     pub properties: Arc<BTreeMap<String, String>>,
+    /// How it lies, and whose it is.
+    pub shape: Arc<TableShape>,
+}
+
+/// How a table lies, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TableShape {
+    /// True where another tool made it and Frazil has not taken it over.
+    pub is_foreign: bool,
+    /// Iceberg format version.
+    pub format_version: u8,
+    /// Where it lies.
+    pub location: String,
+    /// Partition fields, outermost first; a field inside a struct by its path, with dots.
+    pub partition_by: Vec<PartitionField>,
+    /// What rows are sorted by inside a file: a column, or more words where it is not a column ascending, nulls first.
+    pub sort_by: Vec<String>,
+    /// Names that no column may get, since partition fields have them.
+    pub reserved: Vec<String>,
+    /// Delete files of other engines, which no query here can apply.
+    pub delete_files: u64,
+    /// Why Frazil cannot write to it; known of foreign tables only.
+    pub unwritable: Option<String>,
 }
 
 impl TableState {
@@ -300,6 +326,22 @@ pub struct PartitionField {
     pub column: String,
     /// What is made of it.
     pub transform: Transform,
+}
+
+/// As in the configuration: `day(ts)`, `bucket(16, id)`, or the column alone.
+impl fmt::Display for PartitionField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let column = &self.column;
+        match self.transform {
+            Transform::Identity => f.write_str(column),
+            Transform::Year => write!(f, "year({column})"),
+            Transform::Month => write!(f, "month({column})"),
+            Transform::Day => write!(f, "day({column})"),
+            Transform::Hour => write!(f, "hour({column})"),
+            Transform::Bucket(width) => write!(f, "bucket({width}, {column})"),
+            Transform::Truncate(width) => write!(f, "truncate({width}, {column})"),
+        }
+    }
 }
 
 /// Iceberg's partition transforms.
@@ -397,15 +439,16 @@ pub trait Lake: Send + Sync {
     /// As [`Lake::load`]; `InvalidConfig` where the layout cannot be.
     async fn create(&self, table: &TableName, layout: &TableLayout) -> Result<TableState>;
 
-    /// Changes columns to `wanted`'s: those that the table lacks are added (at any depth, always optional), types are
-    /// promoted, required columns relaxed; and sets those of `properties` that it does not have yet. By a commit of
-    /// its own; answers the state with all of it committed, whoever committed it.
+    /// Makes `wanted` the columns of the table, where these are still the ones of `from`: columns go by their ids, those
+    /// without one are new, and those that `wanted` lacks are dropped. Where they are others by now they are left as
+    /// they are: the caller works out anew what is wanted of them. Either way sets those of `properties` that the table
+    /// does not have yet. By a commit of its own; answers the state after it, whoever changed it.
     ///
     /// # Errors
-    /// As [`Lake::load`]; `Corrupt` where the table has a column of that name with another type.
+    /// As [`Lake::load`]; `Corrupt` where the table was replaced or has vanished.
     async fn evolve(
         &self,
-        table: &TableName,
+        from: &TableState,
         wanted: &TableSchema,
         properties: &BTreeMap<String, String>,
     ) -> Result<TableState>;

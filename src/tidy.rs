@@ -103,7 +103,8 @@ impl Source {
 
     /// Numbered lines of code that is built into the product: no comments, no test modules.
     fn product(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test = self.path.ends_with("tests.rs") || self.path == "tidy.rs" || self.path.starts_with("testing");
+        let is_test = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
+        let is_test = is_test || self.path == "tidy.rs" || self.path.starts_with("testing");
         let end = self.text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         let lines = self.text[..if is_test { 0 } else { end }].lines().enumerate();
         lines.map(|(index, line)| (index + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
@@ -210,8 +211,19 @@ fn ports(source: &Source) -> Vec<String> {
     let mut importing = false;
     for (number, line) in source.product() {
         importing |= line.contains("ports::");
-        let traits: &[&str] =
-            if importing { &["Source", "SourceEvent", "Registry", "Lake", "FileWriter", "CatalogView"] } else { &[] };
+        let traits: &[&str] = match importing {
+            true => &[
+                "Source",
+                "SourceEvent",
+                "Registry",
+                "Lake",
+                "FileWriter",
+                "CatalogView",
+                "RowFilter",
+                "PlannedFilter",
+            ],
+            false => &[],
+        };
         let words =
             line.split(|c| !is_word(c)).filter(|word| traits.contains(word) || ["async", "await"].contains(word));
         found.extend(words.map(|word| says(source, number, &format!("`{word}` in pure code"))));
@@ -325,9 +337,18 @@ fn positions_are_never_cast() {
 #[test]
 fn every_reason_for_a_dead_letter_is_documented() {
     let page = include_str!("../docs/dead-letters.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let documented: Vec<&str> = rows.collect();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let documented: Vec<&str> = rows.iter().map(|row| row[1].trim_matches('`')).collect();
     assert_eq!(documented, Reason::ALL.map(Reason::as_str));
+    // What it means, what to do, and whether a replay can help.
+    for row in &rows {
+        let says = row.len() == 6 && row[2..4].iter().all(|cell| !cell.is_empty());
+        assert!(says && ["Yes", "No", "Only"].iter().any(|word| row[4].starts_with(word)), "{row:?}");
+    }
 }
 
 #[test]

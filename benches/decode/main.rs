@@ -181,6 +181,7 @@ fn decoder(schema: Schema) -> Decoder {
         key_format: Format::None,
         key_columns: KeyColumns::None,
         value_format: Format::Registry,
+        projection: Arc::default(),
         names: MetadataNames::Kafka,
         metadata: vec![Metadata::Partition, Metadata::Offset, Metadata::Timestamp],
         mapping: MappingOptions::default(),
@@ -188,9 +189,11 @@ fn decoder(schema: Schema) -> Decoder {
         record_bytes_max: 1 << 20,
         evolution: Evolution::Extend,
         partitioned: Vec::new(),
+        pinned: Vec::new(),
         given: Given::default(),
     };
-    let table = layout.table_schema(Columns::Nothing, schema.columns(MessagePath::FIRST, layout.mapping).unwrap());
+    let table =
+        layout.table_schema(Columns::Nothing, schema.columns(MessagePath::FIRST, layout.mapping).unwrap()).unwrap();
     let known = HashMap::from([(SchemaKey::Id(1), SchemaUse::Known(Arc::new(schema)))]);
     Decoder::new(Arc::new(layout), Arc::new(table), Sides { key: Format::None, value: Format::Registry }, known)
 }

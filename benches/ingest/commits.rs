@@ -122,7 +122,7 @@ fn layout() -> TableLayout {
     let mut fields = vec![Field::optional("tenant", Type::Long)];
     fields.extend((1..COLUMNS).map(|n| Field::optional(format!("c{n}"), Type::Long)));
     TableLayout {
-        schema: TableSchema { schema_id: -1, fields },
+        schema: TableSchema::of(fields),
         partition_by: vec![PartitionField { column: "tenant".to_owned(), transform: Transform::Identity }],
         sort_by: Vec::new(),
         format_version: 2,

@@ -1,7 +1,8 @@
 //! Measures ingestion against a real broker and registry, each figure as a ratio within one run. Not a timed test:
 //! machines are noisy, and CPU-seconds are steadier than seconds.
 //!
-//! `cargo bench --bench ingest [-- NAME…]` with NAME among: throughput memory commits start freshness.
+//! `cargo bench --bench ingest [-- NAME…]` with NAME among: throughput memory commits start freshness topics
+//! change.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -32,6 +33,7 @@ mod verify;
 #[path = "../../tests/it/wait.rs"]
 mod wait;
 
+mod change;
 mod commits;
 mod freshness;
 mod measure;
@@ -39,18 +41,21 @@ mod memory;
 mod orders;
 mod start;
 mod throughput;
+mod topics;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 5] = [
+    let benches: [(&str, fn()); 7] = [
         ("throughput", throughput::run),
         ("memory", memory::run),
         ("commits", commits::run),
         ("start", start::run),
         ("freshness", freshness::run),
+        ("topics", topics::run),
+        ("change", change::run),
     ];
     for (name, bench) in benches {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {

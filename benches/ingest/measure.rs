@@ -45,8 +45,9 @@ pub fn child(child: &Child, begun: Instant) -> Took {
     }
 }
 
-/// What `ru_maxrss` does not say: on Linux it begins with what the parent had when it started the child.
-fn greatest_rss(pid: u32) -> Option<u64> {
+/// The greatest resident set of a process so far, bytes. What `ru_maxrss` does not say: on Linux that begins with what
+/// the parent had when it started the child.
+pub fn greatest_rss(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
     kib.parse::<u64>().ok().map(|kib| kib * 1024)

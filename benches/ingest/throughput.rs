@@ -120,6 +120,7 @@ fn layout() -> Layout {
         key_format: Format::String,
         key_columns: KeyColumns::Flatten,
         value_format: Format::Registry,
+        projection: Arc::default(),
         names: MetadataNames::Kafka,
         metadata: vec![Metadata::Partition, Metadata::Headers, Metadata::Offset, Metadata::Timestamp],
         mapping: MappingOptions::default(),
@@ -127,6 +128,7 @@ fn layout() -> Layout {
         record_bytes_max: 16 << 20,
         evolution: Evolution::Extend,
         partitioned: Vec::new(),
+        pinned: Vec::new(),
         given: Given::default(),
     }
 }
@@ -139,12 +141,10 @@ fn decode(
     let schema = Schema::Avro(parse_text(ORDER).unwrap());
     let layout = Arc::new(layout());
     let value = schema.columns(MessagePath::FIRST, layout.mapping).unwrap();
-    let table = layout.table_schema(Columns::One(frazil::model::schema::Type::String), value);
+    let table = layout.table_schema(Columns::One(frazil::model::schema::Type::String), value).unwrap();
     let mut ids = 0;
-    let table = frazil::model::schema::TableSchema {
-        schema_id: 0,
-        fields: table.fields.into_iter().map(|f| number(f, &mut ids)).collect(),
-    };
+    let fields = table.fields.into_iter().map(|f| number(f, &mut ids)).collect();
+    let table = frazil::model::schema::TableSchema { schema_id: 0, ..frazil::model::schema::TableSchema::of(fields) };
     let sides = Sides { key: Format::String, value: Format::Registry };
     let schemas = HashMap::from([(SchemaKey::Id(schema_id), SchemaUse::Known(Arc::new(schema)))]);
     let decoder = Decoder::new(layout, Arc::new(table.clone()), sides, schemas);

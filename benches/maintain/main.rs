@@ -91,7 +91,7 @@ fn layout(sort_by: Option<&str>) -> TableLayout {
     fields.extend(["created", "updated"].map(|name| column(name, Type::TimestampTz)));
     fields.push(column("kafka_offset", Type::Long));
     TableLayout {
-        schema: TableSchema { schema_id: -1, fields },
+        schema: TableSchema::of(fields),
         partition_by: Vec::new(),
         sort_by: sort_by.map(str::to_owned).into_iter().collect(),
         format_version: 2,

@@ -9,9 +9,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::connect;
 use super::lag;
+use super::letter_topic::LetterSender;
+use super::route_field::RouteField;
 use super::service::{Service, TableHandle};
-use super::sharing::{Group, Join, Request, RouteTables, by, groups};
+use super::sharing::{Group, Join, Request, RouteTables, groups};
 use super::spec;
+use crate::config::origin::RouteBy;
 use crate::config::{Config, TableConfig};
 use crate::error::{Error, Result};
 use crate::http;
@@ -20,7 +23,7 @@ use crate::model::ids::TableName;
 use crate::pipeline::driver::{self, FollowPorts, Ports, TableSpec};
 use crate::pipeline::event::StartAt;
 use crate::ports::{Lake, Source, SourceEvent};
-use crate::route::{Classifier, Hub, MemberId, Route, Shared, Takes};
+use crate::route::{By, Classifier, Hub, MemberId, Route, Shared, Takes};
 use crate::runtime::budget::Budget;
 use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::Shutdown;
@@ -155,8 +158,16 @@ impl Service {
             health: self.health.clone(),
             clock: clock.clone(),
         };
+        let by = match &route.by {
+            RouteBy::RecordName => By::RecordName,
+            RouteBy::Header(name) => By::Header(name.clone()),
+            RouteBy::Field(path) => {
+                let spec = spec::table_spec(&self.config, table)?;
+                By::Field(Arc::new(RouteField::new(&spec, path, registry.clone(), clock.clone(), compute.clone())?))
+            }
+        };
         Ok(Route {
-            classifier: Classifier::new(by(&route.by), registry, compute, clock)?,
+            classifier: Classifier::new(by, registry, compute, clock)?,
             tables: Arc::new(tables),
             topics: table.topics.clone(),
         })
@@ -230,8 +241,25 @@ impl Service {
             self.follow(&spec, &seam);
         }
         self.datasets.add(Arc::clone(&spec), Arc::clone(&source));
-        self.tables.insert(name, TableHandle { spec, source, state, feed, stop, driver, lag, seam: seam.clone() });
+        let letters = spec.dead_letter_topic.as_ref().map(|topic| self.send_letters(&name, topic));
+        let handle = TableHandle { spec, source, state, feed, stop, driver, lag, letters, seam: seam.clone() };
+        self.tables.insert(name, handle);
         Ok(seam)
+    }
+
+    fn send_letters(&self, table: &TableName, topic: &str) -> (Shutdown, Task) {
+        let sender = LetterSender {
+            table: table.clone(),
+            topic: topic.to_owned(),
+            options: connect::kafka_options(&self.config, 1),
+            lake: Arc::clone(&self.lake),
+            clock: self.clock.clone(),
+            metrics: self.metrics.table(table),
+            until_caught_up: self.until_caught_up,
+        };
+        let stop = Shutdown::new();
+        let run = sender.run(stop.clone());
+        (stop, task::spawn(TaskKind::Background, format!("dead letters of {table}"), run))
     }
 
     /// A table that other processes ingest; `None` without the role.
@@ -327,8 +355,8 @@ impl Service {
         if discovery.has_asked && topics == discovery.topics {
             return Ok(());
         }
+        let expanded = discovery.written.with_topics(&topics)?;
         (discovery.topics, discovery.has_asked) = (topics, true);
-        let expanded = self.discovery.written.with_topics(&self.discovery.topics)?;
         self.change(expanded).await
     }
 
@@ -451,5 +479,18 @@ pub(super) async fn stop_table(name: &TableName, mut handle: TableHandle, timeou
         tracing::warn!(table = %name, "table did not stop in time; what it had not committed is read again next time");
         handle.driver.abort();
     }
+    stop_senders(handle.letters.map(|sender| (name.clone(), sender)).into_iter().collect(), timeout, clock).await;
     handle.feed
+}
+
+/// Has what the tables have committed by now sent to their topics, within one limit for all.
+pub(super) async fn stop_senders(senders: Vec<(TableName, (Shutdown, Task))>, limit: Duration, clock: &Clock) {
+    senders.iter().for_each(|(_, (stop, _))| stop.request());
+    let deadline = clock.elapsed() + limit;
+    for (table, (_, mut sender)) in senders {
+        if clock.timeout(deadline.saturating_sub(clock.elapsed()), sender.join()).await.is_none() {
+            tracing::warn!(%table, "dead letters did not reach their topic in time; they are sent next time");
+            sender.abort();
+        }
+    }
 }

@@ -143,6 +143,7 @@ fn decoded(id: u32, schema: &Arc<Schema>, mut batch: RawBatch) -> Result<Decoded
         key_format: Format::None,
         key_columns: KeyColumns::None,
         value_format: Format::Registry,
+        projection: Arc::default(),
         names: MetadataNames::Kafka,
         metadata: Vec::new(),
         mapping: mapping(),
@@ -150,6 +151,7 @@ fn decoded(id: u32, schema: &Arc<Schema>, mut batch: RawBatch) -> Result<Decoded
         record_bytes_max: usize::MAX,
         evolution: Evolution::Extend,
         partitioned: Vec::new(),
+        pinned: Vec::new(),
         given: Given::default(),
     });
     let sides = Sides { key: Format::None, value: Format::Registry };
@@ -158,7 +160,7 @@ fn decoded(id: u32, schema: &Arc<Schema>, mut batch: RawBatch) -> Result<Decoded
         let known = HashMap::from([(SchemaKey::Id(id), SchemaUse::Known(Arc::clone(schema)))]);
         batch = match Decoder::new(Arc::clone(&layout), table, sides, known).decode(batch, 0)? {
             Decoding::Done(decoded) => return Ok(decoded),
-            Decoding::Misfit(misfit) => return Err(Error::invalid_record(misfit)),
+            Decoding::Misfit(_, misfit) => return Err(Error::invalid_record(misfit)),
             Decoding::Needs(batch, needs) => {
                 let wanted = needs.table.ok_or_else(|| Error::bug("a decoder with its only schema needs more"))?;
                 table = Arc::new(wanted);

@@ -11,10 +11,15 @@ mod indexing;
 mod keeping;
 mod lag;
 mod legible;
+mod letter_topic;
+pub mod letters;
 mod maintain;
+mod route_field;
+mod rows;
 mod service;
 mod sharing;
 mod spec;
+mod tables;
 mod views;
 
 use std::path::PathBuf;
@@ -27,8 +32,8 @@ pub use connect::{kafka_options, maintainer, offline_sql, open_catalog, registry
 pub use demo::{DemoNews, DemoRunOptions, Found, demo};
 pub use indexing::drop_index;
 pub use service::{Roles, Service, TableHandle};
-pub use sharing::route_value;
 pub use spec::{subjects, table_spec};
+pub use tables::{tables, with_routed};
 pub use views::TableViews;
 
 use crate::config::{Config, process_env};

@@ -10,7 +10,7 @@ use super::connect;
 use super::datasets::LiveDatasets;
 use super::following::Following;
 use super::indexing::Indexing;
-use super::keeping::{Discovery, Feed, SharedReading, stop_table};
+use super::keeping::{Discovery, Feed, SharedReading, stop_senders, stop_table};
 use super::maintain::Upkeep;
 use super::sharing::Request;
 use super::views::TableViews;
@@ -50,6 +50,8 @@ pub struct TableHandle {
     pub(super) stop: Shutdown,
     pub(super) driver: Task,
     pub(super) lag: Task,
+    /// What sends its dead letters to their topic, and what ends that.
+    pub(super) letters: Option<(Shutdown, Task)>,
     pub(super) seam: Seam,
 }
 
@@ -294,9 +296,12 @@ impl Service {
         for handle in self.tables.values() {
             handle.stop.request();
         }
-        for (name, handle) in std::mem::take(&mut self.tables) {
+        let mut senders = Vec::new();
+        for (name, mut handle) in std::mem::take(&mut self.tables) {
+            senders.extend(handle.letters.take().map(|sender| (name.clone(), sender)));
             stop_table(&name, handle, timeout, &self.clock).await;
         }
+        stop_senders(senders, timeout, &self.clock).await;
         self.stop_reading();
         if self.clock.timeout(timeout, self.kafka.close()).await.is_none() {
             tracing::warn!("leaving the consumer group took too long; the broker will notice by itself");

@@ -17,7 +17,7 @@ use crate::model::ids::TableName;
 use crate::model::mapping::PREFIX;
 use crate::model::version::Offsets;
 use crate::ports::{Lake as _, LakeReader as _, Recovery, Registry, TableState};
-use crate::route::{By, Tables};
+use crate::route::Tables;
 use crate::runtime::clock::Clock;
 use crate::telemetry::health::{Dependency, Health, TableHealth};
 
@@ -192,7 +192,7 @@ impl Tables for RouteTables {
 }
 
 /// The value whose table one with these properties is, if it is one of the route of `entry`.
-pub fn route_value<'a>(entry: &TableConfig, property: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+pub(super) fn route_value<'a>(entry: &TableConfig, property: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let own = entry.mapping();
     let is_own = |name: &str| {
         let key = format!("{PREFIX}{name}");
@@ -200,12 +200,4 @@ pub fn route_value<'a>(entry: &TableConfig, property: impl Fn(&str) -> Option<&'
     };
     let value = property(&format!("{PREFIX}route_value"))?;
     (entry.route.is_some() && is_own("route") && is_own("topics")).then(|| value.to_owned())
-}
-
-/// What the route of an entry goes by.
-pub(super) fn by(route: &RouteBy) -> By {
-    match route {
-        RouteBy::RecordName => By::RecordName,
-        RouteBy::Header(name) => By::Header(name.clone()),
-    }
 }

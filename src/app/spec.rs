@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::rows;
 use crate::config::choices as words;
 use crate::config::fields::{Compression, Start};
 use crate::config::origin::RouteBy;
@@ -10,13 +11,14 @@ use crate::config::resolve::Config;
 use crate::config::table::{SideConfig, SideFormat, TableConfig};
 use crate::decode::evolution::Evolution;
 use crate::decode::layout::{Format, Given, GivenSchema, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
-use crate::decode::mapping::{JsonFormats, MappingOptions, OneofAs, TimeAs};
+use crate::decode::mapping::{Added, JsonFormats, MappingOptions, OneofAs, TableFormat, TimeAs};
 use crate::decode::schema::Schema;
 use crate::error::{Error, Result};
+use crate::model::record::{RecordColumns, TopicOf};
 use crate::pipeline::driver::{Subjects, TableSpec};
 use crate::pipeline::event::{OnError, OnGap, OnTopicChange, Settings, StartAt};
 use crate::ports::{PartitionField, RegisteredSchema, Transform};
-use crate::vector::{IndexSpec, RecordColumns, TopicOf};
+use crate::vector::IndexSpec;
 /// How often a table that cannot go on looks again.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
 /// How often a table looks whether its topics are still the ones that they were.
@@ -82,11 +84,14 @@ pub fn table_spec(config: &Config, table: &TableConfig) -> Result<TableSpec> {
     Ok(TableSpec {
         settings,
         layout,
+        filter: rows::filter(table)?,
+        adopts: table.existing == words::ExistingWord::Adopt,
         partition_by: table.partition_by.iter().filter(|field| has(&field.column)).cloned().collect(),
         sort_by: table.sort_by.iter().filter(|column| has(column)).cloned().collect(),
         format_version: table.format_version,
         properties: properties(table),
         location: table.location.clone(),
+        dead_letter_topic: table.dead_letter_topic.clone(),
         subjects: subjects(table),
     })
 }
@@ -129,8 +134,8 @@ pub(super) fn index_spec(table: &TableConfig) -> Option<IndexSpec> {
             partition: Metadata::Partition.name(names),
             offset: Metadata::Offset.name(names),
             incarnation: name(Metadata::Incarnation),
-            time: name(Metadata::Timestamp),
         },
+        time: name(Metadata::Timestamp),
         text: index.text.clone(),
         filters: index.filters.clone(),
     })
@@ -178,9 +183,11 @@ fn layout(table: &TableConfig) -> Result<Layout> {
             words::KeyColumns::None => KeyColumns::None,
         },
         value_format,
+        projection: rows::projection(table, names)?,
         names,
         metadata: metadata(table, names),
         mapping: MappingOptions {
+            by_name: false,
             time_as: match table.time_as {
                 words::TimeAs::Long => TimeAs::Long,
                 words::TimeAs::Time => TimeAs::Time,
@@ -188,6 +195,8 @@ fn layout(table: &TableConfig) -> Result<Layout> {
             },
             uuid_as_string: names != MetadataNames::Kafka,
             keep_required: table.nullability == words::Nullability::AsWritten,
+            added: Added::AsWritten,
+            format: TableFormat::of(table.format_version),
             uint64_as_long: names != MetadataNames::Kafka,
             oneof: match table.oneof {
                 words::OneofWord::Struct => OneofAs::Struct,
@@ -205,10 +214,12 @@ fn layout(table: &TableConfig) -> Result<Layout> {
         record_bytes_max: usize::try_from(table.max_record_bytes).unwrap_or(usize::MAX),
         evolution: match table.evolution {
             words::EvolutionWord::Extend => Evolution::Extend,
+            words::EvolutionWord::Full => Evolution::Full,
             words::EvolutionWord::Strict => Evolution::Strict,
             words::EvolutionWord::Branch => Evolution::Branch,
         },
         partitioned: partitioned(table),
+        pinned: pinned(table),
         given: Given {
             key: given(&table.key.side.format, table, "key")?,
             value: given(&table.value.format, table, "value")?,
@@ -220,6 +231,21 @@ fn layout(table: &TableConfig) -> Result<Layout> {
 fn partitioned(table: &TableConfig) -> Vec<String> {
     let by_value = |field: &&PartitionField| matches!(field.transform, Transform::Identity | Transform::Truncate(_));
     table.partition_by.iter().filter(by_value).map(|field| field.column.clone()).collect()
+}
+
+/// Columns that settings name; of a condition every word, whatever else it means there.
+fn pinned(table: &TableConfig) -> Vec<String> {
+    let mut pinned: Vec<String> = table.partition_by.iter().map(|field| field.column.clone()).collect();
+    pinned.extend(table.sort_by.clone());
+    if let Some(index) = &table.index {
+        pinned.extend(index.filters.clone());
+        pinned.extend(index.text.paths().map(|path| path.join(".")));
+    }
+    let of_word = |c: char| c.is_alphanumeric() || c == '_';
+    let words =
+        |text: &'_ str| text.split('"').chain(text.split(|c| !of_word(c))).map(str::to_owned).collect::<Vec<_>>();
+    pinned.extend(table.filter.iter().flat_map(|text| words(text)).filter(|word| !word.is_empty()));
+    pinned
 }
 
 fn format(side: &SideFormat) -> Format {

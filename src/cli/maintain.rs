@@ -22,7 +22,7 @@ use crate::runtime::compute::Compute;
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Tables, as namespace.name; all of the catalog where none is named
+    /// Tables, as namespace.name; all of frazil's in the catalog where none is named
     tables: Vec<TableName>,
     #[command(flatten)]
     asked: Asked,
@@ -137,6 +137,10 @@ pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
     let maintainer = app::maintainer(&config, lake)?;
     let mut done = Maintained { dry_run: args.dry_run, tables: Vec::new() };
     for table in tables {
+        // A table that is not ours is touched where somebody names it, and only there.
+        if args.tables.is_empty() && matches!(maintainer.is_ours(&table).await, Ok(false)) {
+            continue;
+        }
         let result = one(&maintainer, &table, &args).await;
         let (report, error) = match result {
             Ok(report) => (Some(report), None),

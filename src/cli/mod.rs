@@ -4,6 +4,7 @@
 
 mod check;
 mod config;
+mod dead_letters;
 mod demo;
 mod index;
 mod maintain;
@@ -81,6 +82,8 @@ enum Command {
     Index(index::Args),
     /// Look at tables, and lift what stops them
     Tables(tables::Args),
+    /// Look at records that could not be rows, and try them again
+    DeadLetters(dead_letters::Args),
     /// Compact tables, drop old snapshots, delete what nothing refers to
     Maintain(maintain::Args),
     /// Serve MCP on standard input and output, for an AI agent that starts it
@@ -161,6 +164,10 @@ fn execute(args: Args) -> Result<u8> {
         Command::Tables(args) => {
             start_log(LogFormat::Text, QUIET)?;
             in_runtime(tables::execute(args, json))
+        }
+        Command::DeadLetters(args) => {
+            start_log(LogFormat::Text, "warn")?;
+            in_runtime(dead_letters::execute(args, json))
         }
         Command::Maintain(args) => {
             start_log(LogFormat::Text, "warn")?;

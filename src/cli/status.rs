@@ -182,7 +182,7 @@ async fn look(config: &Config, catalog: &dyn Catalog, topics: &Topics, clock: &C
         }
     };
     let mut tables = Vec::new();
-    for table in &with_routed(config.with_topics(&known)?.tables, catalog).await? {
+    for table in &app::with_routed(config.with_topics(&known)?.tables, catalog).await? {
         let mut ranges = BTreeMap::new();
         for topic in &table.topics {
             // One answer that fails is enough: each takes its time.
@@ -197,25 +197,6 @@ async fn look(config: &Config, catalog: &dyn Catalog, topics: &Topics, clock: &C
         tables.push(table_status(table, catalog, &ranges, clock.now_ms()).await?);
     }
     Ok(Status { now_ms: clock.now_ms(), tables, kafka_error })
-}
-
-/// `tables`, and behind each that spreads its records those that it spreads them over.
-async fn with_routed(tables: Vec<TableConfig>, catalog: &dyn Catalog) -> Result<Vec<TableConfig>> {
-    let mut all = Vec::with_capacity(tables.len());
-    for entry in tables {
-        all.push(entry.clone());
-        if entry.route.is_none() {
-            continue;
-        }
-        for name in catalog.list().await?.into_iter().filter(|name| name.namespace == entry.table.namespace) {
-            let Some(loaded) = catalog.load(&name).await? else { continue };
-            let properties = loaded.metadata.properties();
-            if let Some(value) = app::route_value(&entry, |name| properties.get(name).map(String::as_str)) {
-                all.push(entry.of_value(name, &value));
-            }
-        }
-    }
-    Ok(all)
 }
 
 async fn table_status(

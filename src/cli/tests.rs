@@ -28,6 +28,11 @@ fn arguments_are_taken_or_refused() {
         "frazil tables resume a.b",
         "frazil tables resume a.b --from ledger",
         "frazil tables resume a.b --from snapshot",
+        "frazil dead-letters list",
+        "frazil dead-letters list a.b --since 2h --reason truncated --reason null_value --json",
+        "frazil dead-letters show a.b t/0/1 t@1/2/3 --value",
+        "frazil dead-letters -c f.yaml show a.b --topic t --limit 3",
+        "frazil dead-letters replay a.b --offset t/0/1 --offset t/0/2 --dry-run",
         "frazil maintain --dry-run",
         "frazil maintain a.b c.d --compact --expire -c f.yaml",
         "frazil maintain a.b --orphans --older-than 7d --json",
@@ -46,6 +51,10 @@ fn arguments_are_taken_or_refused() {
     check("frazil demo --rate 0", Some(Refusal::ValueValidation));
     check("frazil tables describe noname", Some(Refusal::ValueValidation));
     check("frazil tables resume a.b --from main", Some(Refusal::InvalidValue));
+    check("frazil dead-letters replay", Some(Refusal::MissingRequiredArgument));
+    check("frazil dead-letters replay a.b --reason bad", Some(Refusal::InvalidValue));
+    check("frazil dead-letters list --since soon", Some(Refusal::ValueValidation));
+    check("frazil dead-letters show a.b t/0", Some(Refusal::ValueValidation));
     check("frazil maintain --older-than 7d", Some(Refusal::MissingRequiredArgument));
     check("frazil maintain --orphans --older-than soon", Some(Refusal::ValueValidation));
     check("frazil token new --scopes all", Some(Refusal::InvalidValue));

@@ -68,6 +68,14 @@ words! {
         None = "none",
     }
 
+    /// What becomes of a table of the configured name that another tool made.
+    ExistingWord {
+        /// It is left as it is, and the table stops with the reason.
+        Refuse = "refuse",
+        /// Where its columns fit it is taken over: columns that it lacks are added, and rows are appended.
+        Adopt = "adopt",
+    }
+
     /// What columns are made of a key.
     KeyColumns {
         /// One column per field; an atomic key becomes column `key`.
@@ -150,9 +158,11 @@ words! {
 
     /// What becomes of a schema that the table's columns do not fit as they are.
     EvolutionWord {
-        /// Columns are added, promoted and relaxed; records of a schema that fits none the less are rejected.
+        /// Columns are added, promoted, relaxed and renamed; records of a schema that fits none the less are rejected.
         Extend = "extend",
-        /// As extend, but a schema that does not fit suspends the table.
+        /// As extend, and columns that the newest schema no longer has are dropped.
+        Full = "full",
+        /// As extend, but nothing is renamed, and a schema that does not fit suspends the table.
         Strict = "strict",
         /// As extend, but a field of another type gets a column of its own, `name__type`.
         Branch = "branch",

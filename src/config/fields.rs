@@ -163,16 +163,7 @@ impl FromStr for Partitioning {
 
 impl fmt::Display for Partitioning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let column = &self.0.column;
-        match self.0.transform {
-            Transform::Identity => f.write_str(column),
-            Transform::Year => write!(f, "year({column})"),
-            Transform::Month => write!(f, "month({column})"),
-            Transform::Day => write!(f, "day({column})"),
-            Transform::Hour => write!(f, "hour({column})"),
-            Transform::Bucket(width) => write!(f, "bucket({width}, {column})"),
-            Transform::Truncate(width) => write!(f, "truncate({width}, {column})"),
-        }
+        self.0.fmt(f)
     }
 }
 
@@ -259,7 +250,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// The Iceberg format version of a table; only 2 for now.
+/// The Iceberg format version of a table: 2 or 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FormatVersion(pub u8);
 
@@ -269,8 +260,8 @@ impl FromStr for FormatVersion {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "2" => Ok(Self(2)),
-            "3" => Err("`3` comes with a later version of frazil; write 2".to_owned()),
-            _ => Err(format!("`{text}` is no Iceberg format version; write 2")),
+            "3" => Ok(Self(3)),
+            _ => Err(format!("`{text}` is no Iceberg format version; write 2 or 3")),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! process environment; it connects to nothing.
 
 pub mod choices;
+mod columns;
 #[cfg(test)]
 mod example;
 pub mod fields;

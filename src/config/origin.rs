@@ -33,6 +33,8 @@ pub enum RouteBy {
     RecordName,
     /// The value of this header.
     Header(String),
+    /// The field at this path of the value, dots between its parts.
+    Field(String),
 }
 
 /// Tables of topics that are found by a pattern.
@@ -63,7 +65,7 @@ impl RouteConfig {
         // A type is known by its simple name.
         let simple = match self.by {
             RouteBy::RecordName => value.rsplit('.').next().unwrap_or(value),
-            RouteBy::Header(_) => value,
+            RouteBy::Header(_) | RouteBy::Field(_) => value,
         };
         let mut name: String = legal(simple).chars().take(VALUE_CHARS_MAX).collect();
         if apart || name.len() < simple.chars().count() {
@@ -89,7 +91,10 @@ impl Config {
     /// # Errors
     /// `InvalidConfig` where two of the tables would be one.
     pub fn with_topics(&self, topics: &BTreeSet<String>) -> Result<Self> {
-        let named: BTreeSet<&String> = self.tables.iter().flat_map(|table| &table.topics).collect();
+        let mut named: BTreeSet<&String> = self.tables.iter().flat_map(|table| &table.topics).collect();
+        // Dead letters are nobody's to read.
+        named.extend(self.tables.iter().filter_map(|table| table.dead_letter_topic.as_ref()));
+        named.extend(self.patterns.iter().filter_map(|pattern| pattern.settings.dead_letter_topic.as_ref()));
         let free: Vec<&String> =
             topics.iter().filter(|topic| !named.contains(topic) && !topic.starts_with(INTERNAL)).collect();
         let mut tables = self.tables.iter().map(|table| (table.table.to_string(), table.clone())).collect::<Vec<_>>();
@@ -186,13 +191,16 @@ pub(super) fn origin(position: usize, written: &TableSettings, defaults: &Defaul
 fn value_part(key: &str, template: &str) -> Result<(String, Option<RouteBy>)> {
     let Some((before, rest)) = template.split_once('{') else { return Ok((template.to_owned(), None)) };
     let refuse = |part: &str| {
-        let text = format!("`{part}` is no part of a name; write `{{topic}}`, `{{record_name}}` or `{{header:name}}`");
+        let text = format!(
+            "`{part}` is no part of a name; write `{{topic}}`, `{{record_name}}`, `{{header:name}}` or `{{field:path}}`"
+        );
         Err(invalid(key, &text))
     };
     let Some((part, behind)) = rest.split_once('}') else { return refuse(&format!("{{{rest}")) };
     let by = match part.split_once(':') {
         None if part == "record_name" => RouteBy::RecordName,
         Some(("header", name)) if !name.is_empty() => RouteBy::Header(name.to_owned()),
+        Some(("field", path)) if path.split('.').all(|part| !part.is_empty()) => RouteBy::Field(path.to_owned()),
         _ => return refuse(&format!("{{{part}}}")),
     };
     if behind.contains(['{', '}']) || before.contains('}') {
@@ -216,18 +224,19 @@ fn topics(position: usize, written: &TableSettings) -> Result<Vec<String>> {
         }
     };
     let key = format!("tables[{position}].{key}");
-    for topic in &topics {
-        // Kafka's own rule, org.apache.kafka.common.internals.Topic.
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(allowed) {
-            return Err(invalid(
-                &key,
-                &format!("`{topic}` cannot be a topic; names have 1 to 249 letters, digits, `.`, `_` and `-`"),
-            ));
-        }
-    }
+    topics.iter().try_for_each(|topic| check_topic(&key, topic))?;
     refuse_repeats(&key, &topics)?;
     Ok(topics)
+}
+
+/// Kafka's own rule, org.apache.kafka.common.internals.Topic.
+pub(super) fn check_topic(key: &str, topic: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(allowed) {
+        let text = format!("`{topic}` cannot be a topic; names have 1 to 249 letters, digits, `.`, `_` and `-`");
+        return Err(invalid(key, &text));
+    }
+    Ok(())
 }
 
 /// `_` for what is no letter or digit.

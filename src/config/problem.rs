@@ -4,7 +4,7 @@
 use crate::error::Error;
 
 /// Settings and words that are designed but not built yet; a user who writes one has not mistyped.
-const LATER: [&str; 4] = ["columns", "rest", "retention", "where"];
+const LATER: [&str; 2] = ["rest", "retention"];
 
 /// Names closer than this (Jaro-Winkler, 0 to 1) are offered as what was meant.
 const LIKENESS_MIN: f64 = 0.8;

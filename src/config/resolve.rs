@@ -407,6 +407,12 @@ pub(super) fn check_tables(tables: &[(String, TableConfig)]) -> Result<()> {
     let mut names = BTreeMap::new();
     let mut routed = BTreeMap::new();
     for (entry, table) in tables {
+        let letters = table.dead_letter_topic.as_ref();
+        let reader = letters.and_then(|topic| tables.iter().find(|(_, other)| other.topics.contains(topic)));
+        if let (Some(topic), Some((reader, _))) = (letters, reader) {
+            let text = format!("topic `{topic}` is read by `{reader}`; name a topic that no table reads");
+            return Err(invalid(&format!("{entry}.dead_letter_topic"), &text));
+        }
         for name in [table.table.clone(), table.table.dead_letters()] {
             if let Some(other) = names.insert(name.clone(), entry) {
                 let text = format!(

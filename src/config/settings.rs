@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::choices::{
-    CatalogType, EvolutionWord, IndexModel, JsonFormatsWord, KeyColumns, KeyFormatWord, LogFormat, MetadataColumn,
-    MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange, OneofWord, Scope, TimeAs, ValueFormatWord,
+    CatalogType, EvolutionWord, ExistingWord, IndexModel, JsonFormatsWord, KeyColumns, KeyFormatWord, LogFormat,
+    MetadataColumn, MetadataNames, Nullability, OnError, OnGap, OnTombstone, OnTopicChange, OneofWord, Scope, TimeAs,
+    ValueFormatWord,
 };
 use super::fields::{Compression, FormatVersion, Partitioning, Start, TokenHash};
 use super::secret::Secret;
@@ -279,6 +280,16 @@ sections! {
         subject: String,
     }
 
+    /// Which of a record's fields have columns, and what those are called.
+    ColumnSettings {
+        /// The fields to have, of key and value; a.b for a field inside another. Default all.
+        include: Vec<String>,
+        /// The fields to leave out. Default none.
+        exclude: Vec<String>,
+        /// Fields whose columns are called otherwise, each with the column's name. Default none.
+        rename: BTreeMap<String, String>,
+    }
+
     /// Columns about the record itself.
     MetadataSettings {
         /// Their naming scheme. Default kafka.
@@ -302,13 +313,17 @@ table_options! {
         topics: Vec<String>,
         /// A regular expression: all topics whose names it matches, those that come later included.
         topic_pattern: String,
-        /// The table's name; {topic} stands for the topic. {record_name} and {header:x} make a table for each of a
-        /// record's type, or of a header's value. Default: the topic's name in the default namespace.
+        /// The table's name; {topic} stands for the topic. {record_name}, {header:x} and {field:a.b} make a table for
+        /// each type of a record, value of a header or of a field. Default: the topic's name in the default namespace.
         table: String,
         /// Where the table lies. Default: below the warehouse.
         location: String,
+        /// A topic that takes each dead letter, too, once. Default none.
+        dead_letter_topic: String,
         /// Makes the table searchable. Default: it is not.
         index: TableIndexSettings,
+        /// The rows to have: a condition in SQL over the table's columns. Default all.
+        r#where: String,
     }
     both {
         /// How keys are read.
@@ -317,13 +332,17 @@ table_options! {
         value: ValueSettings,
         /// Where reading begins: earliest, latest, a time, or offsets by partition. Default earliest.
         start: Start,
+        /// Which of a record's fields have columns, and what those are called. Default all, by their own names.
+        columns: ColumnSettings,
         /// Columns about the record itself.
         metadata_columns: MetadataSettings,
+        /// What becomes of a table of this name that another tool made. Default refuse.
+        existing: ExistingWord,
         /// Partition fields, outermost first. Default none.
         partition_by: Vec<Partitioning>,
         /// Columns that rows are sorted by inside a file. Default none.
         sort_by: Vec<String>,
-        /// Iceberg format version. Default 2.
+        /// Iceberg format version of a new table: 2 or 3. Default 2.
         format_version: FormatVersion,
         /// A commit is made after this time at the latest. Default 10s.
         commit_interval: Span,

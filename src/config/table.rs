@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::choices::{
-    EvolutionWord, JsonFormatsWord, KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames, Nullability, OnError,
-    OnGap, OnTombstone, OnTopicChange, OneofWord, TimeAs, ValueFormatWord,
+    EvolutionWord, ExistingWord, JsonFormatsWord, KeyColumns, KeyFormatWord, MetadataColumn, MetadataNames,
+    Nullability, OnError, OnGap, OnTombstone, OnTopicChange, OneofWord, TimeAs, ValueFormatWord,
 };
+use super::columns::{resolve_columns, resolve_filter, stored};
 use super::fields::{Compression, FormatVersion, Partitioning, Start};
 use super::index::{TableIndexConfig, resolve_table_index};
-use super::origin::{Origin, RouteBy, RouteConfig, origin};
+use super::origin::{Origin, RouteBy, RouteConfig, check_topic, origin};
 use super::resolve::{invalid, positive};
 use super::settings::{Defaults, KeySettings, TableSettings, ValueSettings};
 use super::units::{Number, Size, Span};
 use crate::error::Result;
 use crate::model::ids::TableName;
 use crate::model::mapping::PREFIX;
+use crate::model::projection::Projection;
 use crate::ports::{PartitionField, SchemaFormat};
 
 /// Table properties with this beginning belong to Frazil.
@@ -43,8 +45,14 @@ pub struct TableConfig {
     pub value: SideConfig,
     /// Where reading begins.
     pub start: Start,
+    /// Which of a record's fields have columns.
+    pub columns: Projection,
+    /// The condition that rows meet; `None`: none.
+    pub filter: Option<String>,
     /// Columns about the record itself.
     pub metadata: MetadataConfig,
+    /// What becomes of a table of its name that another tool made.
+    pub existing: ExistingWord,
     /// Partition fields, outermost first.
     pub partition_by: Vec<PartitionField>,
     /// Columns that rows are sorted by inside a file.
@@ -65,6 +73,8 @@ pub struct TableConfig {
     pub evolution: EvolutionWord,
     /// What becomes of a record that cannot be a row.
     pub on_error: OnError,
+    /// A topic that takes the dead letters, too.
+    pub dead_letter_topic: Option<String>,
     /// What becomes of a record with a key and no value.
     pub on_tombstone: OnTombstone,
     /// What happens where offsets are gone before they were read.
@@ -169,6 +179,7 @@ impl TableConfig {
             ("topics", topics),
             ("key.format", self.key.side.format.stored().to_owned()),
             ("key.columns", self.key.columns.to_string()),
+            ("columns.rename", stored(&self.columns)),
             ("value.format", self.value.format.stored().to_owned()),
             ("metadata_columns.names", self.metadata.names.to_string()),
             ("metadata_columns.include", include),
@@ -222,7 +233,10 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
     Ok(TableConfig {
         key: resolve_key(&key_of("key"), key)?,
         value: routed_value(&key_of("value.format"), route.as_ref(), value)?,
+        columns: resolve_columns(&key_of("columns"), written.columns.unwrap_or_default())?,
+        filter: resolve_filter(&key_of("where"), written.r#where)?,
         start: written.start.unwrap_or(Start::Earliest),
+        existing: written.existing.unwrap_or(ExistingWord::Refuse),
         format_version: written.format_version.unwrap_or(FormatVersion(2)).0,
         commit_interval: positive(
             &key_of("commit_interval"),
@@ -238,6 +252,7 @@ pub(super) fn resolve_table(position: usize, own: &TableSettings, defaults: &Def
         json_formats: written.json_formats.unwrap_or(JsonFormatsWord::String),
         evolution: written.evolution.unwrap_or(EvolutionWord::Extend),
         on_error: written.on_error.unwrap_or(OnError::DeadLetter),
+        dead_letter_topic: letters_to(&key_of, written.dead_letter_topic, written.on_error, &topics)?,
         on_tombstone: written.on_tombstone.unwrap_or(OnTombstone::Keep),
         on_gap: written.on_gap.unwrap_or(OnGap::Fail),
         on_topic_change: written.on_topic_change.unwrap_or(OnTopicChange::Fail),
@@ -298,11 +313,37 @@ fn resolve_value(at: &str, written: ValueSettings) -> Result<SideConfig> {
     resolve_side(at, word.as_str(), asked, schema, written.subject)
 }
 
+/// A topic for dead letters has letters to take, and none that come back to the table.
+fn letters_to(
+    key_of: &dyn Fn(&str) -> String,
+    topic: Option<String>,
+    on_error: Option<OnError>,
+    own: &[String],
+) -> Result<Option<String>> {
+    let Some(topic) = topic else { return Ok(None) };
+    let at = key_of("dead_letter_topic");
+    check_topic(&at, &topic)?;
+    if on_error.is_some_and(|on_error| on_error != OnError::DeadLetter) {
+        return Err(invalid(&at, "without `on_error: dead_letter` there are no dead letters; remove it"));
+    }
+    if own.contains(&topic) {
+        return Err(invalid(&at, &format!("the table reads `{topic}` itself; name another topic")));
+    }
+    Ok(Some(topic))
+}
+
 /// Who names records by their types finds these in the registry.
 fn routed_value(at: &str, route: Option<&RouteConfig>, value: SideConfig) -> Result<SideConfig> {
     match (route.map(|route| &route.by), &value.format) {
-        (Some(RouteBy::RecordName), SideFormat::Auto) => Ok(SideConfig { format: SideFormat::Registry, ..value }),
-        (Some(RouteBy::RecordName), SideFormat::Registry) | (Some(RouteBy::Header(_)) | None, _) => Ok(value),
+        (Some(RouteBy::RecordName | RouteBy::Field(_)), SideFormat::Auto) => {
+            Ok(SideConfig { format: SideFormat::Registry, ..value })
+        }
+        (Some(RouteBy::Field(_)), SideFormat::String | SideFormat::Bytes) => Err(invalid(
+            at,
+            "`{field:…}` needs records with fields; write `auto`, `json` or another format that has them",
+        )),
+        (Some(RouteBy::RecordName), SideFormat::Registry)
+        | (Some(RouteBy::Header(_) | RouteBy::Field(_)) | None, _) => Ok(value),
         (Some(RouteBy::RecordName), _) => {
             Err(invalid(at, "`{record_name}` is found in the schema registry; write format `auto` or `registry`"))
         }

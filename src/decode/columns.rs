@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Field as ArrowField, Float32Type, Float64Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
 
 use crate::error::{Error, Result};
@@ -122,6 +122,11 @@ impl Bytes {
     #[inline]
     pub fn append(&mut self, piece: &[u8]) {
         self.data.extend_from_slice(piece);
+    }
+
+    /// Appends a piece of a value that `write` writes.
+    pub(super) fn append_by<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        write(&mut self.data)
     }
 
     /// Ends the value whose pieces have just been appended.
@@ -261,6 +266,7 @@ impl Column {
             Type::Boolean => Self::Boolean(Values::default()),
             Type::Int | Type::Date => Self::Int32(Values::default()),
             Type::Long | Type::Time | Type::Timestamp | Type::TimestampTz => Self::Int64(Values::default()),
+            Type::TimestampNs | Type::TimestampTzNs => Self::Int64(Values::default()),
             Type::Float => Self::Float32(Values::default()),
             Type::Double => Self::Float64(Values::default()),
             Type::Decimal(..) => Self::Decimal(Values::default()),
@@ -399,6 +405,7 @@ impl Column {
             Self::Int64(c) => match data_type {
                 DataType::Time64(TimeUnit::Microsecond) => primitive::<Time64MicrosecondType>(c, data_type),
                 DataType::Timestamp(TimeUnit::Microsecond, _) => primitive::<TimestampMicrosecondType>(c, data_type),
+                DataType::Timestamp(..) => primitive::<TimestampNanosecondType>(c, data_type),
                 _ => primitive::<Int64Type>(c, data_type),
             },
             Self::Float32(c) => primitive::<Float32Type>(c, data_type),
@@ -427,20 +434,16 @@ impl Column {
             Self::List(c) => {
                 let DataType::List(element) = data_type else { return Err(unexpected(data_type)) };
                 let child = c.child.finish(element.data_type())?;
-                Arc::new(
-                    ListArray::try_new(Arc::clone(element), Bytes::offsets(c.ends), child, c.nulls.finish())
-                        .map_err(misfit)?,
-                )
+                let made = ListArray::try_new(Arc::clone(element), Bytes::offsets(c.ends), child, c.nulls.finish());
+                Arc::new(made.map_err(misfit)?)
             }
             Self::Map(c) => {
                 let DataType::Map(entry, _) = data_type else { return Err(unexpected(data_type)) };
                 let child = c.child.finish(entry.data_type())?;
                 let entries = child.as_any().downcast_ref::<StructArray>().ok_or_else(|| unexpected(data_type))?;
                 let offsets = Bytes::offsets(c.ends);
-                Arc::new(
-                    MapArray::try_new(Arc::clone(entry), offsets, entries.clone(), c.nulls.finish(), false)
-                        .map_err(misfit)?,
-                )
+                let made = MapArray::try_new(Arc::clone(entry), offsets, entries.clone(), c.nulls.finish(), false);
+                Arc::new(made.map_err(misfit)?)
             }
         })
     }

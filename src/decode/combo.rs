@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::MessagePath;
 use super::columns::Column;
-use super::evolution::{Evolution, evolved};
+use super::constant::Absent;
+use super::evolution::{Evolution, Side, evolved, wanted};
 use super::framing::{Failure, SchemaKey, Which, framed};
 use super::json::RESCUED;
 use super::layout::{Format, KeyColumns, side_columns};
-use super::mapping::position;
+use super::mapping::{columns_of, position};
 use super::plan::{Decoder, SchemaUse};
 use super::protobuf::framing;
 use super::protobuf::schema::File;
@@ -38,7 +39,7 @@ pub(super) enum Combo {
     Read {
         key: Step,
         value: Step,
-        absent: Vec<usize>,
+        absent: Vec<Absent>,
         open: Vec<usize>,
     },
     Rejected(Reason, String),
@@ -114,13 +115,15 @@ impl Decoder {
         let key_format = if self.layout.key_columns == KeyColumns::Raw { Format::Bytes } else { self.sides.key };
         let key = if self.layout.key_columns == KeyColumns::None { Part::Null } else { key };
         let (mut of_key, of_value) = (self.columns(key, key_format)?, self.columns(value, self.sides.value)?);
-        let key_is_taken = self.table.field("key_key").is_some();
-        let key_name = if key_is_taken { "key_key" } else { "key" };
+        let projection = &self.layout.projection;
+        let key_name = if self.table.field(projection.name("key_key")).is_some() { "key_key" } else { "key" };
         let of_values = if value == Part::Null { self.taken_by_values(&mut of_key, key_name) } else { Vec::new() };
-        let wanted = self.layout.table_schema_with(of_key.clone(), of_value.clone(), key_is_taken);
-        match evolved(&self.table, &wanted, &self.layout) {
+        let side = |columns: &Columns, part| Side { columns: columns.clone(), version: self.version(part) };
+        let wanted = wanted(&self.table, &self.layout, side(&of_key, key), side(&of_value, value));
+        let wanted = wanted.map_err(|error| error.to_string());
+        match wanted.and_then(|wanted| Ok(evolved(&self.table, &wanted, &self.layout)?.map(|_| wanted))) {
             Ok(None) => {}
-            Ok(Some(_)) => return Ok(Combo::Needs(Vec::new(), Some(wanted))),
+            Ok(Some(wanted)) => return Ok(Combo::Needs(Vec::new(), Some(wanted))),
             Err(misfit) if self.layout.evolution == Evolution::Strict => return Ok(Combo::Misfit(misfit)),
             Err(misfit) => return Err((Reason::IncompatibleSchema, misfit)),
         }
@@ -129,18 +132,27 @@ impl Decoder {
             // Its members may be anything, and do not take the key's columns.
             (Part::Plain, Format::Json) => {
                 let of_key = side_columns(of_key.clone(), key_name, self.layout.key_columns == KeyColumns::Struct);
-                let of_key = of_key.iter().filter(|field| field.name != RESCUED);
-                let of_key = of_key.filter_map(|field| self.table.fields.iter().position(|f| f.name == field.name));
-                without(&of_key.collect::<Vec<_>>())
+                let of_key = of_key.into_iter().filter(|field| field.name != RESCUED).collect::<Vec<_>>();
+                let columns = columns_of(projection, &self.table.fields, &of_key, "");
+                without(&columns.into_iter().filter_map(|column| column?.1).collect::<Vec<_>>())
             }
             _ => self.data.clone(),
         };
+        let has_no_value = value == Part::Null;
         let value = self.step(value, self.sides.value, of_value, "value", &open)?;
         let filled = value.filled();
         let taken: Vec<usize> = filled.iter().copied().chain(of_values).collect();
         let key = self.step(key, key_format, of_key, key_name, &without(&taken))?;
         let absent = without(&filled.into_iter().chain(key.filled()).collect::<Vec<_>>());
+        let absent = absent.into_iter().map(|index| Absent::new(&self.table.fields, index, has_no_value)).collect();
         Ok(Combo::Read { key, value, absent, open })
+    }
+
+    /// [`Side::version`].
+    fn version(&self, part: Part) -> Option<(String, u32)> {
+        let Part::Schema { key, path, .. } = part else { return None };
+        let of = self.schema(key).ok()?.name(path.unwrap_or(MessagePath::FIRST))?;
+        Some((of.to_owned(), if let SchemaKey::Id(id) = key { id } else { 0 }))
     }
 
     /// The columns of a key's fields that are a value's of another type: where there is no value they stay null. Such
@@ -148,7 +160,8 @@ impl Decoder {
     fn taken_by_values(&self, of_key: &mut Columns, name: &str) -> Vec<usize> {
         let fields = &self.table.fields;
         let taken = |name: &str, kind: &Type| {
-            position(fields, name).filter(|at| !fields[*at].kind.takes(kind) && !kind.takes(&fields[*at].kind))
+            position(fields, self.layout.projection.name(name))
+                .filter(|at| !fields[*at].kind.takes(kind) && !kind.takes(&fields[*at].kind))
         };
         let mut all = Vec::new();
         match of_key {
@@ -196,21 +209,22 @@ impl Decoder {
         column: &str,
         open: &[usize],
     ) -> Result<Step, (Reason, String)> {
-        let fields = &self.table.fields;
-        let named = || open.iter().copied().find(|index| fields[*index].name == column);
+        let (fields, projection) = (&self.table.fields, self.layout.projection.as_ref());
+        let name = Some(projection.name(column)).filter(|_| projection.takes(column));
+        let named = || open.iter().copied().find(|index| Some(fields[*index].name.as_str()) == name);
         let as_one = column != "value" && self.layout.key_columns == KeyColumns::Struct;
         let target = match shape {
             Columns::Nothing => return Ok(Step::Nothing),
             Columns::Each(_) if !as_one => Target::Fields(open),
             Columns::One(_) | Columns::Each(_) => match named() {
                 Some(index) => Target::One(index),
-                // A field of the value's name has taken the column.
+                // A field of the value's name has taken the column, or it is left out.
                 None => return Ok(Step::Nothing),
             },
         };
         match (part, target) {
             (Part::Plain, Target::Fields(open)) if format == Format::Json => {
-                let program = Program::schemaless(fields, open);
+                let program = Program::schemaless(fields, open, projection);
                 let program = program.map_err(|error| (Reason::IncompatibleSchema, error.chain()))?;
                 Ok(Step::Program(Box::new(program), 0))
             }
@@ -219,7 +233,8 @@ impl Decoder {
             (Part::Null | Part::Plain, _) => Ok(Step::Nothing),
             (Part::Schema { key, path, start }, target) => {
                 let path = path.unwrap_or(MessagePath::FIRST);
-                let program = Program::compile(self.schema(key)?, path, fields, target, self.layout.mapping);
+                let program =
+                    Program::compile(self.schema(key)?, path, fields, target, self.layout.mapping, projection);
                 let program = program.map_err(|error| (Reason::IncompatibleSchema, error.chain()))?;
                 Ok(Step::Program(Box::new(program), start))
             }

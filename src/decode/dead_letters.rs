@@ -1,14 +1,26 @@
-//! The dead-letter table: its columns, and the rows that rejected records become in it.
+//! The dead-letter table: its columns, the rows that rejected records become in it, and what those rows say.
+
+mod read;
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
 use super::columns::{Column, Struct};
+use super::metadata::timestamp_micros;
 use crate::error::{Error, Result};
-use crate::model::decoded::Reject;
+use crate::model::decoded::{DecodedBatch, Reject};
 use crate::model::ids::TopicPartition;
+use crate::model::raw::RawRecord;
 use crate::model::schema::{Field, TableSchema, Type};
+
+pub use read::Letters;
+
+/// Keys of `error_details`: what of a record's identity and metadata has no field in `source_record`.
+const INCARNATION: &str = "incarnation";
+const LEADER_EPOCH: &str = "leader_epoch";
+/// Only of a timestamp that the column cannot hold.
+const TIMESTAMP_MS: &str = "timestamp_ms";
 
 /// The columns of a dead-letter table, the layout of Flink's error log.
 #[must_use]
@@ -40,15 +52,30 @@ pub fn table_schema() -> TableSchema {
         text("affected_name"),
         Field::optional("source_record", source),
     ];
-    TableSchema { schema_id: -1, fields }
+    TableSchema::of(fields)
 }
 
-/// One row per reject, in the columns of `table` (the dead-letter table's committed schema). `now_ms` is when they
-/// were rejected.
+/// The columns that say which records the letters of a table are of, why and since when they are letters: as much of
+/// `table` as [`Letters::id`], [`Letters::reason`] and [`Letters::rejected_ms`] need.
+#[must_use]
+pub fn heads(table: &TableSchema) -> TableSchema {
+    let mut fields = table.fields.clone();
+    fields.retain(|field| ["error_timestamp", "error_code", "error_details", "source_record"].contains(&&*field.name));
+    for field in &mut fields {
+        if let Type::Struct(source) = &mut field.kind {
+            source.retain(|field| ["topic", "partition", "offset"].contains(&&*field.name));
+        }
+    }
+    TableSchema { schema_id: table.schema_id, ..TableSchema::of(fields) }
+}
+
+/// One row per reject of `batch`, in the columns of `table` (the dead-letter table's committed schema). `now_ms` is
+/// when they were rejected.
 ///
 /// # Errors
 /// `Corrupt` where `table` does not have the layout of [`table_schema`].
-pub fn rows(table: &TableSchema, source: &TopicPartition, rejects: &[Reject], now_ms: i64) -> Result<RecordBatch> {
+pub fn rows(table: &TableSchema, batch: &DecodedBatch, now_ms: i64) -> Result<RecordBatch> {
+    let DecodedBatch { source, incarnation, rejects, .. } = batch;
     let mut columns: Vec<Column> = table.fields.iter().map(|field| Column::new(&field.kind)).collect();
     for reject in rejects {
         for (field, column) in table.fields.iter().zip(&mut columns) {
@@ -58,6 +85,7 @@ pub fn rows(table: &TableSchema, source: &TopicPartition, rejects: &[Reject], no
                     column.push(reject.reason.as_str().as_bytes());
                 }
                 ("error_message", Column::Bytes(column)) => column.push(reject.message.as_bytes()),
+                ("error_details", column) => put_details(column, *incarnation, &reject.record),
                 ("processor", Column::Bytes(column)) => column.push(b"frazil"),
                 ("affected_type", Column::Bytes(column)) => column.push(b"topic"),
                 ("affected_name", Column::Bytes(column)) => column.push(source.topic.as_bytes()),
@@ -89,7 +117,7 @@ fn source_record(record: &mut Struct, source: &TopicPartition, reject: &Reject) 
         Column::Int64(column) => column.push(reject.record.offset),
         column => column.push_null(),
     }
-    match (timestamp, super::metadata::timestamp_micros(&reject.record)) {
+    match (timestamp, timestamp_micros(&reject.record)) {
         (Column::Int64(column), Ok(Some(micros))) => column.push(micros),
         (column, _) => column.push_null(),
     }
@@ -99,6 +127,25 @@ fn source_record(record: &mut Struct, source: &TopicPartition, reject: &Reject) 
     put_bytes(value, reject.value.as_deref());
     record.close();
     Ok(())
+}
+
+fn put_details(column: &mut Column, incarnation: i32, record: &RawRecord) {
+    let Column::Map(map) = column else { return column.push_null() };
+    let leader_epoch = (record.leader_epoch >= 0).then(|| i64::from(record.leader_epoch));
+    let details = [
+        (INCARNATION, Some(i64::from(incarnation))),
+        (LEADER_EPOCH, leader_epoch),
+        (TIMESTAMP_MS, timestamp_micros(record).err()),
+    ];
+    for (name, value) in details {
+        let (Some(value), Column::Struct(entry)) = (value, map.child.as_mut()) else { continue };
+        if let [key, text] = entry.children.as_mut_slice() {
+            put_bytes(key, Some(name.as_bytes()));
+            put_bytes(text, Some(value.to_string().as_bytes()));
+        }
+        entry.close();
+    }
+    map.close();
 }
 
 fn put_bytes(column: &mut Column, bytes: Option<&[u8]>) {

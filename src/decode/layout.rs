@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::evolution::Evolution;
 use super::mapping::MappingOptions;
 use super::schema::{Columns, Schema};
+use crate::error::Result;
+use crate::model::projection::Projection;
 use crate::model::schema::{Field, TableSchema, Type};
 use crate::ports::SchemaFormat;
 
@@ -17,6 +19,8 @@ pub struct Layout {
     pub key_columns: KeyColumns,
     /// How values are read.
     pub value_format: Format,
+    /// Which fields of keys and values have columns.
+    pub projection: Arc<Projection>,
     /// The names of the metadata columns.
     pub names: MetadataNames,
     /// The metadata columns, in the order that the naming scheme gives.
@@ -31,6 +35,8 @@ pub struct Layout {
     pub evolution: Evolution,
     /// Columns whose own values partition the table: their types stay, since files are told apart by them.
     pub partitioned: Vec<String>,
+    /// Columns that the configuration counts on, `address.city` for a field of a struct: their names stay.
+    pub pinned: Vec<String>,
     /// Schemas that the configuration gives.
     pub given: Given,
 }
@@ -197,21 +203,30 @@ impl Metadata {
 
 impl Layout {
     /// The columns for records with this key and this value: key columns, value columns, metadata columns.
-    #[must_use]
-    pub fn table_schema(&self, key: Columns, value: Columns) -> TableSchema {
+    ///
+    /// # Errors
+    /// `InvalidRecord` where two fields would have one column.
+    pub fn table_schema(&self, key: Columns, value: Columns) -> Result<TableSchema> {
         self.table_schema_with(key, value, false)
     }
 
     /// As [`Layout::table_schema`], where the table may have a value column `key` already.
-    pub(super) fn table_schema_with(&self, key: Columns, value: Columns, key_is_taken: bool) -> TableSchema {
+    pub(super) fn table_schema_with(&self, key: Columns, value: Columns, key_is_taken: bool) -> Result<TableSchema> {
+        let mut fields = self.projection.columns(self.fields(key, value, key_is_taken))?;
+        fields.extend(self.metadata.iter().map(|m| Field::optional(m.name(self.names), m.kind(self.names))));
+        Ok(TableSchema::of(fields))
+    }
+
+    /// All fields of records with this key and this value, as columns would be called if nothing were chosen.
+    #[must_use]
+    pub fn fields(&self, key: Columns, value: Columns, key_is_taken: bool) -> Vec<Field> {
         let value_columns = side_columns(value, "value", false);
         let has = |name: &str| value_columns.iter().any(|field| field.name == name);
         let key_name = if key_is_taken || has("key") { "key_key" } else { "key" };
         let mut fields = side_columns(key, key_name, self.key_columns == KeyColumns::Struct);
         fields.retain(|field| value_columns.iter().all(|other| !other.name.eq_ignore_ascii_case(&field.name)));
         fields.extend(value_columns);
-        fields.extend(self.metadata.iter().map(|m| Field::optional(m.name(self.names), m.kind(self.names))));
-        TableSchema { schema_id: -1, fields }
+        fields
     }
 
     /// True where `name` is one of this layout's metadata columns.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
 };
+use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
 use super::columns::Column;
 use super::layout::{Metadata, MetadataNames};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::raw::{RawBatch, RawRecord, TimestampType};
 use crate::model::schema::UTC;
 
@@ -26,7 +27,7 @@ pub fn column(
     data_type: &DataType,
 ) -> Result<ArrayRef> {
     let rows = accepted.len();
-    Ok(match metadata {
+    let column: ArrayRef = match metadata {
         Metadata::Topic => {
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(batch.source.topic.as_ref(), rows)))
         }
@@ -46,7 +47,9 @@ pub fn column(
         Metadata::RawKey => binary(accepted, |record| batch.key(record)),
         Metadata::RawValue => binary(accepted, |record| batch.value(record)),
         Metadata::Headers => headers(names, batch, accepted, data_type)?,
-    })
+    };
+    // A table that another tool made may have a wider column.
+    cast(&column, data_type).map_err(|e| Error::bug(format!("make a metadata column of `{data_type}`")).with_source(e))
 }
 
 /// A record's timestamp in microseconds; `Err` where it lies outside of what they can say.

@@ -1,12 +1,16 @@
 //! Bytes in, Arrow out: a raw batch becomes rows of the table and records that cannot be rows. No I/O.
 
+pub mod adoption;
 pub mod avro;
 pub mod columns;
 mod combo;
+mod constant;
 pub mod dead_letters;
 mod decimal;
 pub mod evolution;
+mod filter;
 mod framing;
+mod identity;
 pub mod json;
 pub mod layout;
 pub mod mapping;

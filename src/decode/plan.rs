@@ -11,17 +11,19 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use super::columns::Column;
 use super::combo::{Combo, Part, plain_part};
 use super::evolution::evolved;
+use super::filter::sift;
 use super::framing::{Failure, SchemaKey, Which};
 use super::json::RESCUED;
 use super::json::infer::Inferred;
 use super::layout::{Format, Layout, Metadata, Tombstones};
 use super::metadata;
-use super::schema::{Columns, Schema};
+use super::schema::Schema;
 use crate::error::{Error, Result};
 use crate::model::decoded::{DecodedBatch, Reason, Reject};
 use crate::model::offsets::NextOffset;
 use crate::model::raw::{RawBatch, RawRecord};
 use crate::model::schema::TableSchema;
+use crate::ports::Verdicts;
 
 /// What is known about a schema.
 #[derive(Debug, Clone)]
@@ -48,8 +50,9 @@ pub enum Decoding {
     Done(DecodedBatch),
     /// Nothing is decided: the batch comes back untouched, with what must be known or changed first.
     Needs(RawBatch, Box<Needs>),
-    /// Its schema does not fit the table's, which is to be suspended for it; the path and both types.
-    Misfit(String),
+    /// Nothing is decided: the batch comes back untouched. Its schema does not fit the table's, which is to be suspended
+    /// for it; the path and both types.
+    Misfit(RawBatch, String),
 }
 
 /// What a decoder lacks for a batch.
@@ -116,6 +119,19 @@ impl Decoder {
     /// # Errors
     /// `Bug` only: what is wrong with records is in the result.
     pub fn decode(&self, batch: RawBatch, incarnation: i32) -> Result<Decoding> {
+        self.decode_filtered(batch, incarnation, &|_| Ok(None))
+    }
+
+    /// As [`Decoder::decode`], less the rows that `filter` does not keep; where it says nothing, it keeps all.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], and those of `filter`.
+    pub fn decode_filtered(
+        &self,
+        batch: RawBatch,
+        incarnation: i32,
+        filter: &dyn Fn(&RecordBatch) -> Result<Option<Verdicts>>,
+    ) -> Result<Decoding> {
         let undecided = |format, len: fn(&RawRecord) -> i32| {
             format == Format::Auto && batch.records.iter().any(|record| len(record) >= 0)
         };
@@ -143,9 +159,45 @@ impl Decoder {
                 }
             }
         }
-        for combo in &stopped {
+        if !stopped.is_empty() {
+            return Ok(self.stop(batch, needs, &stopped));
+        }
+        let open = match last.as_ref().map(|(_, combo)| combo.as_ref()) {
+            Some(Combo::Read { open, .. }) if self.sides.value == Format::Json => open.as_slice(),
+            _ => &[],
+        };
+        if let Some(table) = self.inferred(&batch, &columns, &rejected, open) {
+            needs.table = Some(table);
+            return Ok(Decoding::Needs(batch, Box::new(needs)));
+        }
+        let rows = self.finish(&batch, columns, &rejected, incarnation)?;
+        let rejects = rejected.into_iter().map(|(index, failure)| reject(&batch, batch.records[index], failure));
+        let mut decoded = DecodedBatch {
+            first: batch.first,
+            next: batch.next,
+            attempt: batch.attempt,
+            leader_epoch: batch.last_epoch(),
+            incarnation,
+            newest_ms: batch.records.iter().map(|record| record.timestamp_ms).max(),
+            schema: Arc::clone(&self.table),
+            rows,
+            rejects: rejects.collect(),
+            filtered: Vec::new(),
+            source: batch.source.clone(),
+        };
+        if decoded.rows.num_rows() > 0
+            && let Some(verdicts) = filter(&decoded.rows)?
+        {
+            sift(&mut decoded, &batch, &verdicts)?;
+        }
+        Ok(Decoding::Done(decoded))
+    }
+
+    /// What a batch lacks whose records have been stopped so.
+    fn stop(&self, batch: RawBatch, mut needs: Needs, stopped: &[Arc<Combo>]) -> Decoding {
+        for combo in stopped {
             match combo.as_ref() {
-                Combo::Misfit(text) => return Ok(Decoding::Misfit(text.clone())),
+                Combo::Misfit(text) => return Decoding::Misfit(batch, text.clone()),
                 Combo::Needs(schemas, wanted) => {
                     needs.schemas.extend(schemas);
                     if let Some(wanted) = wanted {
@@ -157,30 +209,7 @@ impl Decoder {
                 Combo::Read { .. } | Combo::Rejected(..) => {}
             }
         }
-        if !stopped.is_empty() {
-            return Ok(Decoding::Needs(batch, Box::new(needs)));
-        }
-        let open = match last.as_ref().map(|(_, combo)| combo.as_ref()) {
-            Some(Combo::Read { open, .. }) if self.sides.value == Format::Json => open.as_slice(),
-            _ => &[],
-        };
-        if let Some(table) = self.inferred(&batch, &columns, &rejected, open) {
-            needs.table = Some(table);
-            return Ok(Decoding::Needs(batch, Box::new(needs)));
-        }
-        let rows = self.finish(&batch, columns, &rejected, incarnation)?;
-        let rejects = rejected.into_iter().map(|(index, failure)| reject(&batch, index, failure)).collect();
-        Ok(Decoding::Done(DecodedBatch {
-            first: batch.first,
-            next: batch.next,
-            attempt: batch.attempt,
-            leader_epoch: batch.last_epoch(),
-            newest_ms: batch.records.iter().map(|record| record.timestamp_ms).max(),
-            schema: Arc::clone(&self.table),
-            rows,
-            rejects,
-            source: batch.source,
-        }))
+        Decoding::Needs(batch, Box::new(needs))
     }
 
     /// The table with columns for what records of JSON without a schema bring and no column takes; `None` where there
@@ -194,7 +223,7 @@ impl Decoder {
     ) -> Option<TableSchema> {
         let place = open.iter().find(|index| self.table.fields[**index].name == RESCUED)?;
         let Column::Bytes(rescued) = &columns[*place] else { return None };
-        let mut inferred = Inferred::new(&self.table.fields, open);
+        let mut inferred = Inferred::new(&self.table.fields, open, &self.layout.projection);
         let mut seen = false;
         for (row, record) in kept(batch, rejected).enumerate() {
             // A row that lost nothing brings nothing new.
@@ -205,7 +234,7 @@ impl Decoder {
                 seen = true;
             }
         }
-        let mut wanted = seen.then(|| self.layout.table_schema(Columns::Nothing, Columns::Each(inferred.columns())))?;
+        let mut wanted = seen.then(|| TableSchema::of(inferred.columns()))?;
         // Columns that are not the value's stay as they are.
         let others = self.table.fields.iter().filter(|field| wanted.field(&field.name).is_none());
         wanted.fields.extend(others.cloned().collect::<Vec<_>>());
@@ -219,7 +248,7 @@ impl Decoder {
             let table: &TableSchema = changed.as_ref().unwrap_or(&self.table);
             let others = table.fields.iter().filter(|other| other.name != field.name);
             let fields = others.chain([field]).cloned().collect();
-            let one = evolved(table, &TableSchema { schema_id: -1, fields }, &self.layout);
+            let one = evolved(table, &TableSchema::of(fields), &self.layout);
             changed = one.ok().flatten().or(changed);
         }
         changed
@@ -264,7 +293,7 @@ impl Decoder {
             Combo::Read { key: key_step, value: value_step, absent, .. } => {
                 value_step.run(value, columns)?;
                 key_step.run(key, columns)?;
-                absent.iter().for_each(|index| columns[*index].push_null());
+                absent.iter().for_each(|absent| absent.fill(columns));
                 Ok(Row::Done)
             }
         }
@@ -323,10 +352,10 @@ pub fn cut_at_reject(layout: &Layout, batch: &mut DecodedBatch) {
     batch.rows = batch.rows.slice(0, rows);
     batch.next = NextOffset(at);
     batch.rejects.clear();
+    batch.filtered.retain(|offset| *offset < at);
 }
 
-fn reject(batch: &RawBatch, index: usize, (reason, message): Failure) -> Reject {
-    let record = batch.records[index];
+pub(super) fn reject(batch: &RawBatch, record: RawRecord, (reason, message): Failure) -> Reject {
     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
     Reject {
         reason,

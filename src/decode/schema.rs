@@ -7,6 +7,7 @@ use super::mapping::MappingOptions;
 use super::protobuf::{mapping as protobuf_mapping, program as protobuf_program, schema as protobuf_schema};
 use super::{Failure, MessagePath};
 use crate::error::Result;
+use crate::model::projection::Projection;
 use crate::model::schema::{Field, Type};
 use crate::ports::{RegisteredSchema, SchemaFormat};
 
@@ -130,6 +131,7 @@ pub enum Target<'a> {
 
 /// A schema, or a table's columns alone, compiled for reading.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and each lies in a box")]
 pub enum Program {
     /// Avro.
     Avro(avro_program::Program),
@@ -140,7 +142,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// Compiles what `path` picks of `schema` against the columns of `table`.
+    /// Compiles what `path` picks of `schema`, and `projection` of that, against the columns of `table`.
     ///
     /// # Errors
     /// `InvalidRecord` where a field has no column type or one that the table's column cannot take.
@@ -150,29 +152,31 @@ impl Program {
         table: &[Field],
         target: Target<'_>,
         options: MappingOptions,
+        projection: &Projection,
     ) -> Result<Self> {
         use Target::{Fields, One};
         match (schema, target) {
             (Schema::Avro(schema), Fields(open)) => {
-                avro_program::Program::compile(schema, table, open, options).map(Self::Avro)
+                avro_program::Program::compile(schema, table, open, options, projection).map(Self::Avro)
             }
             (Schema::Avro(schema), One(index)) => {
-                avro_program::Program::compile_single(schema, table, index, options).map(Self::Avro)
+                avro_program::Program::compile_single(schema, table, index, options, projection).map(Self::Avro)
             }
             (Schema::Protobuf(file), Fields(open)) => {
                 let message = file.message(path)?;
-                protobuf_program::Program::compile(message, table, open, options).map(Self::Protobuf)
+                protobuf_program::Program::compile(message, table, open, options, projection).map(Self::Protobuf)
             }
             (Schema::Protobuf(file), One(index)) => {
                 let message = file.message(path)?;
-                protobuf_program::Program::compile_single(message, table, index, options).map(Self::Protobuf)
+                protobuf_program::Program::compile_single(message, table, index, options, projection)
+                    .map(Self::Protobuf)
             }
             (Schema::Json(schema), Fields(open)) => {
                 let rescued = rescued(schema, table, open, options)?;
-                json_program::Program::compile(schema, table, open, options, rescued).map(Self::Json)
+                json_program::Program::compile(schema, table, open, options, projection, rescued).map(Self::Json)
             }
             (Schema::Json(schema), One(index)) => {
-                json_program::Program::compile_single(schema, table, index, options, None).map(Self::Json)
+                json_program::Program::compile_single(schema, table, index, options, projection, None).map(Self::Json)
             }
         }
     }
@@ -181,8 +185,8 @@ impl Program {
     ///
     /// # Errors
     /// `InvalidRecord` where the column for what fits no other is no text.
-    pub fn schemaless(table: &[Field], open: &[usize]) -> Result<Self> {
-        json_program::Program::schemaless(table, open, place(table, open)).map(Self::Json)
+    pub fn schemaless(table: &[Field], open: &[usize], projection: &Projection) -> Result<Self> {
+        json_program::Program::schemaless(table, open, projection, place(table, open)).map(Self::Json)
     }
 
     /// The columns that it fills.

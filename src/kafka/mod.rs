@@ -1,10 +1,11 @@
 //! Kafka: one librdkafka consumer per process, in one group for all tables. Reading order: `poll` (the thread and the
-//! group), `table` (records into arenas), `native` (the unsafe calls), `admin`, `auth`, `context`; `peek` stands alone. No
-//! policy lives here: where to read from, what a gap or a vanished topic means is the driver's.
+//! group), `table` (records into arenas), `native` (the unsafe calls), `admin`, `auth`, `context`; `peek` and `letters`
+//! stand alone. No policy lives here: where to read from, what a gap or a vanished topic means is the driver's.
 
 mod admin;
 mod auth;
 mod context;
+mod letters;
 mod native;
 mod options;
 mod peek;
@@ -24,6 +25,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::Consumer as _;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::letters::{LetterMessage, LetterTopic, LettersAt};
 pub use self::options::Options;
 pub use self::peek::Peeker;
 pub use self::table::TableId;

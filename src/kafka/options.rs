@@ -60,6 +60,29 @@ const DEFAULTS: [(&str, &str); 7] = [
     ("reconnect.backoff.max.ms", "5000"),
 ];
 
+/// Properties that a producer has no use for.
+const CONSUMERS_ONLY: [&str; 19] = [
+    "allow.auto.create.topics",
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "fetch.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "partition.assignment.strategy",
+    "queued.max.messages.kbytes",
+    "session.timeout.ms",
+];
+
 const MSK_IAM: &str = "frazil.aws.msk.iam";
 const AWS_REGION: &str = "frazil.aws.region";
 const OAUTH_METHOD: &str = "sasl.oauthbearer.method";
@@ -126,6 +149,15 @@ impl Options {
             config.set(key, value);
         }
         config.set("bootstrap.servers", &self.bootstrap_servers).set("group.id", &self.group_id);
+        Ok(config)
+    }
+
+    /// The same for a producer, which does not know what only consumers have.
+    pub(super) fn producer_config(&self) -> Result<ClientConfig> {
+        let mut config = self.client_config()?;
+        for key in CONSUMERS_ONLY {
+            config.remove(key);
+        }
         Ok(config)
     }
 

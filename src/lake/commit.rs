@@ -16,7 +16,8 @@ use iceberg::{TableRequirement, TableUpdate};
 use super::catalog::{Applied, Catalog, LoadedTable, TableChange};
 use super::manifests::{Manifests, NewSnapshot, WrittenList};
 use super::progress;
-use super::schema::from_iceberg_schema;
+use super::schema::{self, from_iceberg_schema};
+use super::shape::shape;
 use super::storage::Stores;
 use crate::check;
 use crate::error::{Error, Result};
@@ -327,12 +328,14 @@ pub(super) fn snapshot_id(attempt: uuid::Uuid) -> i64 {
 
 /// A table at the point of its metadata.
 pub(super) fn state(table: &TableName, metadata: &TableMetadata) -> Result<TableState> {
+    let schema = schema::current(metadata)?;
     Ok(TableState {
+        shape: Arc::new(shape(metadata, &schema)),
         table: table.clone(),
         uuid: metadata.uuid(),
         snapshot_id: metadata.current_snapshot_id(),
         sequence_number: metadata.last_sequence_number(),
-        schema: Arc::new(from_iceberg_schema(metadata.current_schema())?),
+        schema: Arc::new(schema),
         recovery: progress::recovery(&table.to_string(), metadata)?,
         rows: metadata.current_snapshot().and_then(|snapshot| number(snapshot, "total-records")).unwrap_or(0),
         newest_ms: progress::ancestry(metadata).find_map(|snapshot| number(snapshot, progress::NEWEST)),
@@ -403,15 +406,14 @@ pub(super) fn totals(metadata: &TableMetadata, delta: &Delta) -> HashMap<String,
 }
 
 /// True where files written under `written` still mean the same under `current`: each of their columns is there, by
-/// id, with its type. Added columns change nothing.
-fn still_means(written: &TableSchema, current: &TableSchema) -> bool {
+/// id, with its type. Added columns and other names change nothing.
+pub(super) fn still_means(written: &TableSchema, current: &TableSchema) -> bool {
     fields_mean(&written.fields, &current.fields)
 }
 
 fn fields_mean(written: &[Field], current: &[Field]) -> bool {
-    let held = written.iter().all(|field| {
-        current.iter().any(|now| now.id == field.id && now.name == field.name && kind_means(&field.kind, &now.kind))
-    });
+    let held =
+        written.iter().all(|field| current.iter().any(|now| now.id == field.id && kind_means(&field.kind, &now.kind)));
     held && current.iter().all(|now| !now.required || written.iter().any(|field| field.id == now.id))
 }
 

@@ -208,13 +208,17 @@ fn column_stats(metadata: &ParquetMetaData, fields: &[Field]) -> BTreeMap<i32, C
             continue;
         }
         let id = info.id();
+        // What is no column of the table, as the ids of its rows, has no place in manifests.
+        let Some(kind) = kinds.get(&id) else { continue };
         let stats = all.entry(id).or_default();
         stats.size_bytes += u64::try_from(chunk.compressed_size()).unwrap_or(0);
         stats.values += u64::try_from(chunk.num_values()).unwrap_or(0);
         let chunk_stats = chunk.statistics();
         stats.nulls += chunk_stats.and_then(Statistics::null_count_opt).unwrap_or(0);
         let all_null = chunk_stats.is_some_and(|s| s.null_count_opt() == u64::try_from(chunk.num_values()).ok());
-        let Some(kind) = kinds.get(&id).filter(|_| chunk.column_descr().max_rep_level() == 0) else { continue };
+        if chunk.column_descr().max_rep_level() > 0 {
+            continue;
+        }
         match bounds(chunk, kind) {
             Some((lower, upper)) => {
                 merge_bound(&mut stats.lower, lower, |a, b| less(kind, b, a));
@@ -290,7 +294,7 @@ fn less(kind: &Type, a: &[u8], b: &[u8]) -> bool {
     match kind {
         Type::Boolean => a < b,
         Type::Int | Type::Date => i32::from_le_bytes(number(a)) < i32::from_le_bytes(number(b)),
-        Type::Long | Type::Time | Type::Timestamp | Type::TimestampTz => {
+        Type::Long | Type::Time | Type::Timestamp | Type::TimestampTz | Type::TimestampNs | Type::TimestampTzNs => {
             i64::from_le_bytes(number(a)) < i64::from_le_bytes(number(b))
         }
         Type::Float => f32::from_le_bytes(number(a)) < f32::from_le_bytes(number(b)),

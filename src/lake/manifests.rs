@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, Manifest,
-    ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter,
-    ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata, Type,
+    ManifestContentType, ManifestEntry, ManifestEntryRef, ManifestFile, ManifestList, ManifestListWriter,
+    ManifestWriter, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef, Struct, TableMetadata,
+    Type,
 };
 use uuid::Uuid;
 
@@ -55,10 +56,28 @@ impl Manifests {
     pub(super) async fn write(&self, new: &NewSnapshot<'_>, files: &[WrittenFile]) -> Result<WrittenList> {
         let mut manifests = self.inherited(new.metadata).await?;
         let mut written = Vec::new();
+        manifests.extend(self.fresh(new, files, &mut written).await?);
+        let lineage = Lineage::begin(new.metadata, &mut manifests);
+        if let Some(group) = to_merge(&manifests) {
+            let merged = self.merge(new, &group, &mut written).await?;
+            manifests.retain(|manifest| group.iter().all(|old| old.manifest_path != manifest.manifest_path));
+            manifests.push(merged);
+        }
+        self.write_list_of(new, manifests, written, &lineage).await
+    }
+
+    /// Manifests with `files`, which came with the new snapshot.
+    pub(super) async fn fresh(
+        &self,
+        new: &NewSnapshot<'_>,
+        files: &[WrittenFile],
+        written: &mut Vec<String>,
+    ) -> Result<Vec<ManifestFile>> {
         let mut by_spec: BTreeMap<i32, Vec<&WrittenFile>> = BTreeMap::new();
         files.iter().for_each(|file| by_spec.entry(file.spec_id).or_default().push(file));
+        let mut manifests = Vec::new();
         for (spec_id, files) in by_spec {
-            let mut writer = self.writer(new, spec_id, written.len(), &mut written)?;
+            let mut writer = self.writer(new, spec_id, written.len(), written)?;
             for file in files {
                 writer
                     .add_file(data_file(new.metadata, file)?, -1)
@@ -66,12 +85,7 @@ impl Manifests {
             }
             manifests.push(writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))?);
         }
-        if let Some(group) = to_merge(&manifests) {
-            let merged = self.merge(new, &group, &mut written).await?;
-            manifests.retain(|manifest| group.iter().all(|old| old.manifest_path != manifest.manifest_path));
-            manifests.push(merged);
-        }
-        self.write_list(new, manifests, written).await
+        Ok(manifests)
     }
 
     /// The current snapshot's manifests that have live files; the others only say what an older snapshot removed.
@@ -149,9 +163,8 @@ impl Manifests {
         for manifest in group {
             let context = || format!("merge manifest `{}`", manifest.manifest_path);
             let is_new = manifest.added_snapshot_id == new.id;
-            let loaded = self.load(manifest).await?;
-            for entry in loaded.entries().iter().filter(|entry| entry.status() != ManifestStatus::Deleted) {
-                let file = entry.data_file().clone();
+            for (entry, first_row_id) in self.alive(manifest).await? {
+                let file = with_first_row_id(&entry, first_row_id, group[0].partition_spec_id)?;
                 let result = if is_new {
                     writer.add_file(file, -1)
                 } else {
@@ -163,14 +176,45 @@ impl Manifests {
                 result.map_err(|e| from_iceberg(context(), e))?;
             }
         }
-        writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))
+        let mut merged = writer.write_manifest_file().await.map_err(|e| from_iceberg("write manifest", e))?;
+        // Each of its files says itself where its rows' ids begin.
+        merged.first_row_id = group.iter().filter_map(|manifest| manifest.first_row_id).min();
+        Ok(merged)
     }
 
+    /// The live entries of a manifest; in format 3 each with the id of its first row, which it may say itself or have
+    /// from its place (spec, "First Row ID Inheritance").
+    pub(super) async fn alive(&self, manifest: &ManifestFile) -> Result<Vec<(ManifestEntryRef, Option<i64>)>> {
+        let (entries, _) = self.load(manifest).await?.into_parts();
+        let mut next = manifest.first_row_id.and_then(|id| i64::try_from(id).ok());
+        let alive = entries.into_iter().filter(|entry| entry.is_alive()).map(|entry| {
+            let own = entry.data_file().first_row_id().filter(|_| next.is_some());
+            let first_row_id = own.or(next);
+            if own.is_none() {
+                next = next.map(|next| next + i64::try_from(entry.record_count()).unwrap_or(0));
+            }
+            (entry, first_row_id)
+        });
+        Ok(alive.collect())
+    }
+
+    /// Writes the list. Data manifests of a table of format 3 that have no row ids get theirs.
     pub(super) async fn write_list(
+        &self,
+        new: &NewSnapshot<'_>,
+        mut manifests: Vec<ManifestFile>,
+        written: Vec<String>,
+    ) -> Result<WrittenList> {
+        let lineage = Lineage::begin(new.metadata, &mut manifests);
+        self.write_list_of(new, manifests, written, &lineage).await
+    }
+
+    async fn write_list_of(
         &self,
         new: &NewSnapshot<'_>,
         manifests: Vec<ManifestFile>,
         mut written: Vec<String>,
+        lineage: &Lineage,
     ) -> Result<WrittenList> {
         let metadata = new.metadata;
         let location = format!("{}/metadata/snap-{}-0-{}.avro", metadata.location(), new.id, new.attempt);
@@ -186,12 +230,73 @@ impl Manifests {
             }
         };
         writer.add_manifests(manifests.iter().cloned()).map_err(|e| from_iceberg(context(), e))?;
-        let next_row_id = writer.next_row_id();
         writer.close().await.map_err(|e| from_iceberg(context(), e))?;
         written.push(location.clone());
         let assigned = manifests.into_iter().map(|manifest| with_sequence(manifest, new.sequence)).collect();
-        Ok(WrittenList { location, next_row_id, files: written, manifests: Arc::new(assigned) })
+        Ok(WrittenList { location, next_row_id: lineage.next_row_id, files: written, manifests: Arc::new(assigned) })
     }
+}
+
+/// Row ids of a snapshot's manifests (spec, "Row Lineage"), each at most once: those from the table's next one on.
+struct Lineage {
+    /// `None` before format 3.
+    next_row_id: Option<u64>,
+}
+
+impl Lineage {
+    /// Gives ids to those of `manifests` that have none yet: new ones, and older ones of a table that was upgraded.
+    fn begin(metadata: &TableMetadata, manifests: &mut [ManifestFile]) -> Self {
+        let has_lineage = metadata.format_version() >= FormatVersion::V3;
+        let mut lineage = Self { next_row_id: has_lineage.then(|| metadata.next_row_id()) };
+        manifests.iter_mut().for_each(|manifest| lineage.assign(manifest));
+        lineage
+    }
+
+    fn assign(&mut self, manifest: &mut ManifestFile) {
+        if let Some(next) = &mut self.next_row_id
+            && manifest.content == ManifestContentType::Data
+            && manifest.first_row_id.is_none()
+        {
+            manifest.first_row_id = Some(*next);
+            *next += rows(manifest);
+        }
+    }
+}
+
+/// Rows of a manifest's live files.
+fn rows(manifest: &ManifestFile) -> u64 {
+    manifest.added_rows_count.unwrap_or(0) + manifest.existing_rows_count.unwrap_or(0)
+}
+
+/// An entry's file that says itself where its rows' ids begin; as it is where that is not known.
+pub(super) fn with_first_row_id(entry: &ManifestEntry, first_row_id: Option<i64>, spec_id: i32) -> Result<DataFile> {
+    let file = entry.data_file();
+    if first_row_id.is_none() || first_row_id == file.first_row_id() {
+        return Ok(file.clone());
+    }
+    let mut builder = DataFileBuilder::default();
+    builder
+        .content(file.content_type())
+        .file_path(file.file_path().to_owned())
+        .file_format(file.file_format())
+        .partition(file.partition().clone())
+        .partition_spec_id(spec_id)
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .column_sizes(file.column_sizes().clone())
+        .value_counts(file.value_counts().clone())
+        .null_value_counts(file.null_value_counts().clone())
+        .nan_value_counts(file.nan_value_counts().clone())
+        .lower_bounds(file.lower_bounds().clone())
+        .upper_bounds(file.upper_bounds().clone())
+        .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
+        .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
+        .equality_ids(file.equality_ids())
+        .first_row_id(first_row_id);
+    if let Some(order) = file.sort_order_id() {
+        builder.sort_order_id(order);
+    }
+    builder.build().map_err(|e| Error::bug("build manifest entry").with_source(e))
 }
 
 /// The manifest as the list says it: the list's writer gives new ones their sequence number.
@@ -212,8 +317,7 @@ fn to_merge(manifests: &[ManifestFile]) -> Option<Vec<ManifestFile>> {
         // Sizes of one group lie within a factor of MERGE_AT; what is below 4 KiB is one size.
         let class = (manifest.manifest_length.max(4096) / 4096).unsigned_abs().ilog(MERGE_AT as u64);
         let small = manifest.manifest_length < MANIFEST_BYTES_TARGET / 2;
-        // Rows of a v3 manifest take their ids from its position; merging it would have to write each id out.
-        if manifest.content == ManifestContentType::Data && small && manifest.first_row_id.is_none() {
+        if manifest.content == ManifestContentType::Data && small {
             groups.entry((class, manifest.partition_spec_id)).or_default().push(manifest);
         }
     }

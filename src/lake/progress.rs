@@ -21,6 +21,8 @@ pub const SUSPENSION: &str = "frazil.suspension";
 pub const GAPS: &str = "frazil.gaps";
 /// Summary key: timestamp of the newest record in the commit, milliseconds since the epoch.
 pub const NEWEST: &str = "frazil.newest-record-ms";
+/// Summary key: how many dead letters became rows in the commit.
+pub const REPLAYED: &str = "frazil.replayed-letters";
 /// The tag on the newest snapshot with a ledger, so that no respectful expiry removes it.
 pub const TAG: &str = "frazil-ledger";
 /// Table property: the ledger again, with the snapshot that it belongs to.
@@ -79,6 +81,13 @@ pub fn back_from<'a>(metadata: &'a TableMetadata, snapshot: &'a SnapshotRef) -> 
 /// `Corrupt` where a ledger cannot be read.
 pub fn progress_at(metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Option<Progress>> {
     back_from(metadata, snapshot).find_map(|snapshot| read_summary(snapshot).transpose()).transpose()
+}
+
+/// The summary entry of the newest record, for a commit that brings none: it is looked for going back, and older
+/// snapshots expire.
+pub fn newest(metadata: &TableMetadata) -> Option<(String, String)> {
+    let held = |snapshot: &SnapshotRef| snapshot.summary().additional_properties.get(NEWEST).cloned();
+    ancestry(metadata).find_map(held).map(|newest| (NEWEST.to_owned(), newest))
 }
 
 /// True where a snapshot of `main`'s retained history was made by that commit.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataContentType, DataFile, Datum, ManifestContentType, ManifestFile, ManifestStatus, Operation, SnapshotRef,
-    TableMetadata,
+    DataContentType, DataFile, DataFileFormat, Datum, ManifestContentType, ManifestFile, ManifestStatus, Operation,
+    SnapshotRef, TableMetadata,
 };
 
 use super::catalog::LoadedTable;
@@ -26,6 +26,8 @@ use super::tables::IcebergLake;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::file::{ColumnStats, WrittenFile};
 use crate::model::ids::TableName;
+use crate::model::names::{self, NameMapping};
+use crate::model::schema::TableSchema;
 use crate::model::version::SnapshotAt;
 use crate::ports::{LakeReader, Recovery, SnapshotInfo, TableState};
 
@@ -59,15 +61,9 @@ impl LakeReader for IcebergLake {
         let snapshot = metadata.snapshot_by_id(id).ok_or_else(|| expired(of))?;
         let list = self.committer.manifests.list(&metadata, snapshot).await?;
         if list.iter().any(|manifest| manifest.content == ManifestContentType::Deletes) {
-            return Err(Error::corrupt(format!(
-                "table `{}` has delete files of another engine, which cannot be applied yet; compact them away with \
-                 that engine",
-                of.table
-            )));
+            return Err(has_deletes(&of.table));
         }
-        let live = list.iter().filter(|manifest| manifest.has_added_files() || manifest.has_existing_files());
-        let files = live.cloned().collect::<Vec<_>>().into_iter().map(|manifest| self.manifest_files(manifest));
-        futures::stream::iter(files).buffered(MANIFESTS_AT_ONCE).try_collect().await
+        self.data_files(&list).await
     }
 
     async fn added(&self, of: &TableState, since: i64) -> Result<Option<Vec<WrittenFile>>> {
@@ -103,7 +99,9 @@ impl LakeReader for IcebergLake {
         file: &WrittenFile,
         columns: &BTreeSet<&str>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        rows::rows(self.committer.stores.clone(), self.compute.clone(), &of.schema, file, columns).await
+        let fields = of.schema.fields.iter().filter(|field| columns.contains(field.name.as_str())).cloned().collect();
+        let wanted = TableSchema { schema_id: of.schema.schema_id, ..TableSchema::of(fields) };
+        self.rows_of(of, wanted, &file.path, file.size_bytes).await
     }
 
     async fn snapshots(&self, table: &TableName) -> Result<Vec<SnapshotInfo>> {
@@ -116,9 +114,40 @@ impl LakeReader for IcebergLake {
     }
 }
 
+/// What a table cannot be read with.
+pub(super) fn has_deletes(table: &TableName) -> Error {
+    Error::corrupt(format!(
+        "table `{table}` has delete files of another engine, which cannot be applied yet; compact them away with that \
+         engine"
+    ))
+}
+
 impl IcebergLake {
+    /// The live data files of a manifest list, a list for each manifest; delete files are passed over.
+    pub(super) async fn data_files(&self, list: &[ManifestFile]) -> Result<Vec<Arc<Vec<WrittenFile>>>> {
+        let live = list.iter().filter(|manifest| {
+            manifest.content == ManifestContentType::Data
+                && (manifest.has_added_files() || manifest.has_existing_files())
+        });
+        let files = live.cloned().collect::<Vec<_>>().into_iter().map(|manifest| self.manifest_files(manifest));
+        futures::stream::iter(files).buffered(MANIFESTS_AT_ONCE).try_collect().await
+    }
+
+    /// The rows of a table's file at `path` in the columns `wanted`; a struct may be wanted with some of its fields alone.
+    pub(super) async fn rows_of(
+        &self,
+        of: &TableState,
+        wanted: TableSchema,
+        path: &str,
+        size_bytes: u64,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let mapping = of.properties.get(names::PROPERTY).map(|text| NameMapping::parse(text)).transpose()?;
+        let (stores, compute) = (self.committer.stores.clone(), self.compute.clone());
+        rows::rows(stores, compute, wanted, mapping.map(Arc::new), path, size_bytes).await
+    }
+
     /// Metadata that has snapshot `id` of the table.
-    async fn metadata_with(&self, of: &TableState, id: i64) -> Result<Arc<TableMetadata>> {
+    pub(super) async fn metadata_with(&self, of: &TableState, id: i64) -> Result<Arc<TableMetadata>> {
         match self.seen_with(&of.table, id) {
             Some(metadata) => Ok(metadata),
             None => Ok(self.reload(of).await?.metadata),
@@ -126,7 +155,7 @@ impl IcebergLake {
     }
 
     /// The data files that `snapshot` added.
-    async fn appended(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Vec<WrittenFile>> {
+    pub(super) async fn appended(&self, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Result<Vec<WrittenFile>> {
         let (id, io) = (snapshot.snapshot_id(), self.committer.stores.file_io());
         let mut files = Vec::new();
         for manifest in self.committer.manifests.list(metadata, snapshot).await?.iter() {
@@ -211,6 +240,10 @@ fn at_snapshot(now: TableState, metadata: &TableMetadata, snapshot: &SnapshotRef
 
 /// A manifest's entry as planning needs it.
 fn written(spec_id: i32, file: &DataFile) -> Result<WrittenFile> {
+    if file.file_format() != DataFileFormat::Parquet {
+        let (path, format) = (file.file_path(), file.file_format());
+        return Err(Error::corrupt(format!("data file `{path}` is in format {format}, which frazil cannot read")));
+    }
     let mut columns: BTreeMap<i32, ColumnStats> = BTreeMap::new();
     for (id, values) in file.value_counts() {
         columns.entry(*id).or_default().values = *values;
@@ -229,6 +262,8 @@ fn written(spec_id: i32, file: &DataFile) -> Result<WrittenFile> {
     for (id, datum) in file.upper_bounds() {
         columns.entry(*id).or_default().upper = Some(bytes(datum)?);
     }
+    // Without a count of nulls nobody knows whether there are any.
+    columns.retain(|id, _| file.null_value_counts().contains_key(id));
     Ok(WrittenFile {
         path: file.file_path().to_owned(),
         size_bytes: file.file_size_in_bytes(),

@@ -1,11 +1,10 @@
 //! Rows of data files: fetched by ranges, decoded, brought into a schema by field id. Memory is bounded by what is read
 //! ahead and one row group being decoded.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -18,11 +17,11 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::conform::conform;
 use super::storage::Stores;
 use crate::error::{Error, Result};
-use crate::model::file::WrittenFile;
-use crate::model::schema::TableSchema;
+use crate::model::conform::conform;
+use crate::model::names::{self, NameMapping};
+use crate::model::schema::{FIELD_ID_KEY, Field, TableSchema, Type};
 use crate::runtime::compute::Compute;
 
 /// A file up to this size is fetched whole.
@@ -34,19 +33,19 @@ pub(super) const BATCH_BYTES: u64 = 16 << 20;
 /// Row groups fetched ahead of the one that is decoded.
 const GROUPS_AHEAD: usize = 1;
 
-/// The rows of `file` with the columns called `names` of `schema`, in the schema's order, decoded on `compute`. Names
-/// that the schema does not have are passed over.
+/// The rows of the file at `path` in the columns `wanted`, decoded on `compute`. A struct may be wanted with some of
+/// its fields alone. Where the file's columns have no field ids, `mapping` has them.
 pub(super) async fn rows(
     stores: Stores,
     compute: Compute,
-    schema: &TableSchema,
-    file: &WrittenFile,
-    names: &BTreeSet<&str>,
+    wanted: TableSchema,
+    mapping: Option<Arc<NameMapping>>,
+    path: &str,
+    size_bytes: u64,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let fields = schema.fields.iter().filter(|field| names.contains(field.name.as_str())).cloned().collect();
-    let wanted = Arc::new(TableSchema { schema_id: schema.schema_id, fields });
+    let wanted = Arc::new(wanted);
     let arrow: SchemaRef = wanted.to_arrow();
-    let open = open(stores, file.path.clone(), file.size_bytes).await?;
+    let open = open(stores, path.to_owned(), size_bytes, mapping).await?;
     let open = open.project(&wanted);
     let groups = 0..open.metadata.metadata().num_row_groups();
     let fetching = futures::stream::iter(groups.map(move |group| open.clone().fetch(group).boxed()));
@@ -77,7 +76,13 @@ pub(super) struct Open {
     size_bytes: u64,
 }
 
-pub(super) async fn open(stores: Stores, path: String, size_bytes: u64) -> Result<Open> {
+/// Opens a file. Where its columns have no field ids, `mapping` has them.
+pub(super) async fn open(
+    stores: Stores,
+    path: String,
+    size_bytes: u64,
+    mapping: Option<Arc<NameMapping>>,
+) -> Result<Open> {
     let unreadable = |e: ParquetError| Error::corrupt(format!("read data file `{path}`")).with_source(e);
     let start = if size_bytes <= WHOLE_BYTES { 0 } else { size_bytes - FOOTER_BYTES };
     let mut window = Window::fetch(&stores, &path, start..size_bytes, size_bytes).await?;
@@ -94,7 +99,11 @@ pub(super) async fn open(stores: Stores, path: String, size_bytes: u64) -> Resul
     let metadata = Arc::new(reader.finish().map_err(unreadable)?);
     // What an Arrow writer noted of its own types is nothing that other files of the table need share.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::try_new(metadata, options).map_err(unreadable)?;
+    let mut metadata = ArrowReaderMetadata::try_new(metadata, options.clone()).map_err(unreadable)?;
+    if let Some(mapping) = mapping.filter(|_| !names::has_ids(metadata.schema())) {
+        let identified = options.with_schema(Arc::new(mapping.identify(metadata.schema())));
+        metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), identified).map_err(unreadable)?;
+    }
     let whole = (window.start == 0).then_some(window);
     Ok(Open { stores, path, metadata, columns: ProjectionMask::all(), whole, size_bytes })
 }
@@ -102,15 +111,10 @@ pub(super) async fn open(stores: Stores, path: String, size_bytes: u64) -> Resul
 impl Open {
     /// The same, of which only the columns of `schema` are read.
     fn project(self, schema: &TableSchema) -> Self {
-        let ids: BTreeSet<i32> = schema.fields.iter().map(|field| field.id).collect();
-        let parquet = self.metadata.parquet_schema();
-        let roots = parquet.root_schema().get_fields().iter().enumerate();
-        let roots = roots.filter(|(_, root)| {
-            let info = root.get_basic_info();
-            info.has_id() && ids.contains(&info.id())
-        });
-        let columns = ProjectionMask::roots(parquet, roots.map(|(at, _)| at).collect::<Vec<_>>());
-        Self { columns, ..self }
+        let (mut next, mut wanted) = (0, Vec::new());
+        let roots = self.metadata.schema().fields();
+        roots.iter().for_each(|root| choose(root, &schema.fields, &mut next, &mut wanted));
+        Self { columns: ProjectionMask::leaves(self.metadata.parquet_schema(), wanted), ..self }
     }
 
     /// Where a row group's column chunks lie.
@@ -135,6 +139,34 @@ impl Open {
     }
 }
 
+/// Adds the leaves below `node` that `fields` ask for, the first of which is leaf number `next`.
+fn choose(node: &FieldRef, fields: &[Field], next: &mut usize, wanted: &mut Vec<usize>) {
+    let (first, before) = (*next, wanted.len());
+    let id = node.metadata().get(FIELD_ID_KEY).and_then(|id| id.parse().ok());
+    let field = fields.iter().find(|field| Some(field.id) == id);
+    match (field.map(|field| &field.kind), node.data_type()) {
+        (Some(Type::Struct(fields)), DataType::Struct(children)) => {
+            children.iter().for_each(|child| choose(child, fields, next, wanted));
+            // Any field tells where the struct itself is null.
+            if wanted.len() == before && *next > first {
+                wanted.push(first);
+            }
+        }
+        (field, kind) => {
+            *next += leaves(kind);
+            wanted.extend(field.into_iter().flat_map(|_| first..*next));
+        }
+    }
+}
+
+fn leaves(kind: &DataType) -> usize {
+    match kind {
+        DataType::Struct(children) => children.iter().map(|child| leaves(child.data_type())).sum(),
+        DataType::List(inner) | DataType::LargeList(inner) | DataType::Map(inner, _) => leaves(inner.data_type()),
+        _ => 1,
+    }
+}
+
 /// One row group, fetched, of a file that is open.
 pub(super) struct Fetched {
     metadata: ArrowReaderMetadata,
@@ -149,7 +181,8 @@ impl Fetched {
         let group = self.metadata.metadata().row_group(self.row_group);
         let rows = u64::try_from(group.num_rows()).unwrap_or(1).max(1);
         let row_bytes = (u64::try_from(group.total_byte_size()).unwrap_or(0) / rows).max(1);
-        let batch = (batch_bytes.unwrap_or(BATCH_BYTES) / row_bytes).clamp(256, 65_536);
+        // One row at a time where each is as large as a batch, as dead letters of too large records are.
+        let batch = (batch_bytes.unwrap_or(BATCH_BYTES) / row_bytes).clamp(1, 65_536);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes, self.metadata)
             .with_projection(self.columns)
             .with_row_groups(vec![self.row_group])

@@ -1,38 +1,70 @@
-//! Between the table schema that everything shares and Iceberg's own: conversion, creation, added columns.
+//! Between the table schema that everything shares and Iceberg's own, and the ids of new columns.
 
 use std::sync::Arc;
 
 use iceberg::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, SchemaRef, StructType, Type as IcebergType,
+    ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata,
+    Type as IcebergType,
 };
 
+use super::identity;
+use super::literal::{bytes_of, literal_of};
 use super::storage::from_iceberg;
 use crate::error::{Error, Result};
-use crate::model::schema::{Field, TableSchema, Type};
+use crate::model::schema::{Field, Marks, TableSchema, Type};
 
 /// Iceberg's schema as the table schema that everything shares.
 ///
 /// # Errors
 /// `Corrupt` where it has a type that Frazil does not know.
 pub fn from_iceberg_schema(schema: &Schema) -> Result<TableSchema> {
-    let fields = schema.as_struct().fields().iter().map(|field| from_field(field)).collect::<Result<_>>()?;
-    Ok(TableSchema { schema_id: schema.schema_id(), fields })
+    let identifiers: Vec<i32> = schema.identifier_field_ids().collect();
+    let fields = from_fields(schema.as_struct(), &identifiers)?;
+    Ok(TableSchema { schema_id: schema.schema_id(), ..TableSchema::of(fields) })
 }
 
-fn from_field(field: &NestedField) -> Result<Field> {
+/// The current columns of a table, with what they are in the schemas of records.
+///
+/// # Errors
+/// As [`from_iceberg_schema`]; `Corrupt` where the property that says it cannot be read.
+pub fn current(metadata: &TableMetadata) -> Result<TableSchema> {
+    let mut schema = from_iceberg_schema(metadata.current_schema())?;
+    if let Some(text) = metadata.properties().get(identity::PROPERTY) {
+        identity::read(text, &mut schema)?;
+    }
+    Ok(schema)
+}
+
+fn from_fields(fields: &StructType, identifiers: &[i32]) -> Result<Vec<Field>> {
+    fields.fields().iter().map(|field| from_field(field, identifiers)).collect()
+}
+
+fn from_field(field: &NestedField, identifiers: &[i32]) -> Result<Field> {
     let kind = match field.field_type.as_ref() {
         IcebergType::Primitive(primitive) => from_primitive(primitive).ok_or_else(|| {
             Error::corrupt(format!("column `{}` is of type {primitive}, which frazil cannot write yet", field.name))
         })?,
-        IcebergType::Struct(inner) => {
-            Type::Struct(inner.fields().iter().map(|f| from_field(f)).collect::<Result<_>>()?)
-        }
-        IcebergType::List(list) => Type::List(Box::new(from_field(&list.element_field)?)),
+        IcebergType::Struct(inner) => Type::Struct(from_fields(inner, identifiers)?),
+        IcebergType::List(list) => Type::List(Box::new(from_field(&list.element_field, identifiers)?)),
         IcebergType::Map(map) => {
-            Type::Map(Box::new(from_field(&map.key_field)?), Box::new(from_field(&map.value_field)?))
+            let entry = [&map.key_field, &map.value_field].map(|field| from_field(field, identifiers).map(Box::new));
+            let [key, value] = entry;
+            Type::Map(key?, value?)
         }
     };
-    Ok(Field { id: field.id, name: field.name.clone(), kind, required: field.required, doc: field.doc.clone() })
+    let default = |literal: &Option<Literal>| match literal {
+        None => Ok(None),
+        Some(literal) => bytes_of(literal).map(Some).ok_or_else(|| {
+            Error::corrupt(format!("column `{}` has a default of a nested type, which frazil cannot read", field.name))
+        }),
+    };
+    let marks = Marks {
+        identifies: identifiers.contains(&field.id),
+        initial_default: default(&field.initial_default)?,
+        write_default: default(&field.write_default)?,
+    };
+    let (name, doc) = (field.name.clone(), field.doc.clone());
+    Ok(Field { id: field.id, required: field.required, doc, marks, ..Field::optional(name, kind) })
 }
 
 fn from_primitive(primitive: &PrimitiveType) -> Option<Type> {
@@ -53,187 +85,123 @@ fn from_primitive(primitive: &PrimitiveType) -> Option<Type> {
         PrimitiveType::Uuid => Type::Uuid,
         PrimitiveType::Fixed(size) => Type::Fixed(u32::try_from(*size).ok()?),
         PrimitiveType::Binary => Type::Binary,
-        PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs => return None,
+        PrimitiveType::TimestampNs => Type::TimestampNs,
+        PrimitiveType::TimestamptzNs => Type::TimestampTzNs,
     })
 }
 
-/// The table schema as Iceberg's. Fields without an id get the next ones after `last_id`.
+/// `schema` with the next ids after `last_id` for fields that have none.
+pub fn numbered(schema: &TableSchema, mut last_id: i32) -> TableSchema {
+    let mut schema = schema.clone();
+    number(&mut schema.fields.iter_mut().collect::<Vec<_>>(), &mut last_id);
+    schema
+}
+
+/// Ids of a level come before those of the levels below it, as other writers give them.
+fn number(fields: &mut [&mut Field], last: &mut i32) {
+    for field in fields.iter_mut().filter(|field| field.id == 0) {
+        *last += 1;
+        field.id = *last;
+    }
+    for field in fields {
+        match &mut field.kind {
+            Type::Struct(fields) => number(&mut fields.iter_mut().collect::<Vec<_>>(), last),
+            Type::List(element) => number(&mut [element], last),
+            Type::Map(key, value) => number(&mut [key, value], last),
+            _ => {}
+        }
+    }
+}
+
+/// The table schema as Iceberg's; all fields have their ids.
 ///
 /// # Errors
-/// `Bug` where ids clash.
-pub fn to_iceberg_schema(schema: &TableSchema, last_id: i32) -> Result<Schema> {
-    let mut ids = Ids { last: last_id };
-    // Ids of a level come before those of the levels below it, as other writers give them.
-    let fields = ids.fields(&schema.fields);
-    let schema = Schema::builder().with_fields(fields).build();
+/// `Bug` where ids clash, or a default is not of its column's type.
+pub fn to_iceberg_schema(schema: &TableSchema) -> Result<Schema> {
+    let fields = schema.fields.iter().map(to_field).collect::<Result<Vec<_>>>()?;
+    let mut identifiers = Vec::new();
+    identifying(&schema.fields, &mut identifiers);
+    let schema = Schema::builder().with_fields(fields).with_identifier_field_ids(identifiers).build();
     schema.map_err(|e| from_iceberg("build Iceberg schema", e).context("make the table's schema"))
 }
 
-struct Ids {
-    last: i32,
-}
-
-impl Ids {
-    fn of(&mut self, field: &Field) -> i32 {
-        if field.id > 0 {
-            return field.id;
+/// The ids of the fields that tell the table's rows apart.
+fn identifying(fields: &[Field], ids: &mut Vec<i32>) {
+    for field in fields {
+        ids.extend(field.marks.identifies.then_some(field.id));
+        if let Type::Struct(inner) = &field.kind {
+            identifying(inner, ids);
         }
-        self.last += 1;
-        self.last
-    }
-
-    fn fields(&mut self, fields: &[Field]) -> Vec<NestedFieldRef> {
-        let ids: Vec<i32> = fields.iter().map(|field| self.of(field)).collect();
-        fields.iter().zip(ids).map(|(field, id)| self.field(field, id)).collect()
-    }
-
-    fn field(&mut self, field: &Field, id: i32) -> NestedFieldRef {
-        let nested = NestedField::new(id, &field.name, self.kind(&field.kind), field.required);
-        Arc::new(match &field.doc {
-            Some(doc) => nested.with_doc(doc),
-            None => nested,
-        })
-    }
-
-    fn kind(&mut self, kind: &Type) -> IcebergType {
-        let primitive = match kind {
-            Type::Boolean => PrimitiveType::Boolean,
-            Type::Int => PrimitiveType::Int,
-            Type::Long => PrimitiveType::Long,
-            Type::Float => PrimitiveType::Float,
-            Type::Double => PrimitiveType::Double,
-            Type::Decimal(precision, scale) => {
-                PrimitiveType::Decimal { precision: u32::from(*precision), scale: u32::from(*scale) }
-            }
-            Type::Date => PrimitiveType::Date,
-            Type::Time => PrimitiveType::Time,
-            Type::Timestamp => PrimitiveType::Timestamp,
-            Type::TimestampTz => PrimitiveType::Timestamptz,
-            Type::String => PrimitiveType::String,
-            Type::Uuid => PrimitiveType::Uuid,
-            Type::Fixed(size) => PrimitiveType::Fixed(u64::from(*size)),
-            Type::Binary => PrimitiveType::Binary,
-            Type::Struct(fields) => return IcebergType::Struct(StructType::new(self.fields(fields))),
-            Type::List(element) => {
-                let id = self.of(element);
-                return IcebergType::List(ListType::new(self.field(element, id)));
-            }
-            Type::Map(key, value) => {
-                let (key_id, value_id) = (self.of(key), self.of(value));
-                return IcebergType::Map(MapType::new(self.field(key, key_id), self.field(value, value_id)));
-            }
-        };
-        IcebergType::Primitive(primitive)
     }
 }
 
-/// `base` with the columns of `wanted` that it lacks, in `wanted`'s order, new ids after `last_id`; types promoted to
-/// `wanted`'s and required columns relaxed where it has them so; `None` where nothing changes. Columns that only `base`
-/// has stay, last.
+/// A field that has its id as Iceberg's.
 ///
 /// # Errors
-/// `Corrupt` where both have a column with types that do not go together.
-pub fn merged(base: &TableSchema, wanted: &TableSchema, last_id: i32) -> Result<Option<SchemaRef>> {
-    let mut changed = false;
-    let fields = merge_fields(&base.fields, &wanted.fields, &mut changed)?;
-    if !changed {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(to_iceberg_schema(&TableSchema { schema_id: -1, fields }, last_id)?)))
+/// `Bug` where a default is not of its column's type.
+pub(super) fn to_field(field: &Field) -> Result<NestedFieldRef> {
+    let mut nested = NestedField::new(field.id, &field.name, to_type(&field.kind)?, field.required);
+    nested.doc.clone_from(&field.doc);
+    let literal = |bytes: &Vec<u8>| literal_of(bytes, &nested.field_type);
+    let initial = field.marks.initial_default.as_ref().map(literal).transpose()?;
+    let written = field.marks.write_default.as_ref().map(literal).transpose()?;
+    (nested.initial_default, nested.write_default) = (initial, written);
+    Ok(Arc::new(nested))
 }
 
-fn merge_fields(base: &[Field], wanted: &[Field], changed: &mut bool) -> Result<Vec<Field>> {
-    let mut fields = Vec::with_capacity(wanted.len());
-    for field in wanted {
-        if let Some(known) = base.iter().find(|known| known.name == field.name) {
-            fields.push(merge_field(known, field, changed)?);
-        } else {
-            *changed = true;
-            fields.push(Field { required: false, ..without_ids(field) });
+fn to_type(kind: &Type) -> Result<IcebergType> {
+    Ok(IcebergType::Primitive(match kind {
+        Type::Boolean => PrimitiveType::Boolean,
+        Type::Int => PrimitiveType::Int,
+        Type::Long => PrimitiveType::Long,
+        Type::Float => PrimitiveType::Float,
+        Type::Double => PrimitiveType::Double,
+        Type::Decimal(precision, scale) => {
+            PrimitiveType::Decimal { precision: u32::from(*precision), scale: u32::from(*scale) }
         }
-    }
-    fields.extend(base.iter().filter(|known| wanted.iter().all(|field| field.name != known.name)).cloned());
-    Ok(fields)
-}
-
-fn merge_field(known: &Field, wanted: &Field, changed: &mut bool) -> Result<Field> {
-    let kind = match (&known.kind, &wanted.kind) {
-        (Type::Struct(base), Type::Struct(wanted)) => Type::Struct(merge_fields(base, wanted, changed)?),
-        (Type::List(base), Type::List(wanted)) => Type::List(Box::new(merge_field(base, wanted, changed)?)),
-        (Type::Map(key, base), Type::Map(_, wanted)) => {
-            Type::Map(key.clone(), Box::new(merge_field(base, wanted, changed)?))
+        Type::Date => PrimitiveType::Date,
+        Type::Time => PrimitiveType::Time,
+        Type::Timestamp => PrimitiveType::Timestamp,
+        Type::TimestampTz => PrimitiveType::Timestamptz,
+        Type::TimestampNs => PrimitiveType::TimestampNs,
+        Type::TimestampTzNs => PrimitiveType::TimestamptzNs,
+        Type::String => PrimitiveType::String,
+        Type::Uuid => PrimitiveType::Uuid,
+        Type::Fixed(size) => PrimitiveType::Fixed(u64::from(*size)),
+        Type::Binary => PrimitiveType::Binary,
+        Type::Struct(fields) => {
+            let fields = fields.iter().map(to_field).collect::<Result<Vec<_>>>()?;
+            return Ok(IcebergType::Struct(StructType::new(fields)));
         }
-        // Another writer may have promoted it further.
-        (base, wanted) if base.takes(wanted) => base.clone(),
-        (base, wanted) if !base.is_nested() && wanted.takes(base) => {
-            *changed = true;
-            wanted.clone()
-        }
-        (base, wanted) => {
-            let name = &known.name;
-            return Err(Error::corrupt(format!("column `{name}` is {base} in the table, {wanted} is wanted")));
-        }
-    };
-    let required = known.required && wanted.required;
-    *changed |= required != known.required;
-    Ok(Field { kind, required, ..known.clone() })
-}
-
-fn without_ids(field: &Field) -> Field {
-    let kind = match &field.kind {
-        Type::Struct(fields) => Type::Struct(fields.iter().map(without_ids).collect()),
-        Type::List(element) => Type::List(Box::new(without_ids(element))),
-        Type::Map(key, value) => Type::Map(Box::new(without_ids(key)), Box::new(without_ids(value))),
-        kind => kind.clone(),
-    };
-    Field { id: 0, kind, ..field.clone() }
+        Type::List(element) => return Ok(IcebergType::List(ListType::new(to_field(element)?))),
+        Type::Map(key, value) => return Ok(IcebergType::Map(MapType::new(to_field(key)?, to_field(value)?))),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn schema(fields: Vec<Field>) -> TableSchema {
-        TableSchema { schema_id: 0, fields }
-    }
-
     #[test]
-    fn columns_added_by_two_writers_never_share_an_id() {
-        let point = |fields: &[&str]| {
-            Field::optional(
-                "point",
-                Type::Struct(fields.iter().map(|name| Field::optional(*name, Type::Int)).collect()),
-            )
-        };
-        let created = to_iceberg_schema(&schema(vec![Field::optional("a", Type::Long), point(&["x"])]), 0).unwrap();
-        let base = from_iceberg_schema(&created).unwrap();
-        let first =
-            merged(&base, &schema(vec![Field::optional("b", Type::String), point(&["x", "y"])]), 3).unwrap().unwrap();
-        let after_first = from_iceberg_schema(&first).unwrap();
-        let second = merged(&after_first, &schema(vec![point(&["z"]), Field::optional("c", Type::String)]), 5);
-        let second = from_iceberg_schema(&second.unwrap().unwrap()).unwrap();
-        let names: Vec<_> = second.fields.iter().map(|field| (field.name.as_str(), field.id)).collect();
-        assert_eq!(names, [("point", 2), ("c", 6), ("b", 4), ("a", 1)]);
-        let Type::Struct(point_fields) = &second.fields[0].kind else { panic!("no struct") };
-        let nested: Vec<_> = point_fields.iter().map(|field| (field.name.as_str(), field.id)).collect();
-        assert_eq!(nested, [("z", 7), ("x", 3), ("y", 5)]);
-        assert!(merged(&second, &after_first, 7).unwrap().is_none());
-    }
-
-    #[test]
-    fn types_are_promoted_and_columns_relaxed_and_never_taken_back() {
-        let of = |a: Field, b: Type| {
-            schema(vec![a, Field::optional("l", Type::List(Box::new(Field::optional("element", b))))])
-        };
-        let narrow = of(Field::required("a", Type::Int), Type::Decimal(9, 2));
-        let base = from_iceberg_schema(&to_iceberg_schema(&narrow, 0).unwrap()).unwrap();
-        let wide = of(Field::optional("a", Type::Long), Type::Decimal(12, 2));
-        let changed = from_iceberg_schema(&merged(&base, &wide, 3).unwrap().unwrap()).unwrap();
-        let expected = of(Field { id: 1, ..Field::optional("a", Type::Long) }, Type::Decimal(12, 2));
-        assert_eq!(changed.fields[0], expected.fields[0]);
-        assert_eq!(changed.fields[1].kind.to_string(), expected.fields[1].kind.to_string());
-        assert!(merged(&changed, &narrow, 3).unwrap().is_none(), "an older view takes nothing back");
-        let other = of(Field::optional("a", Type::String), Type::Decimal(9, 2));
-        assert_eq!(merged(&base, &other, 3).unwrap_err().kind(), crate::error::ErrorKind::Corrupt);
+    fn ids_go_level_by_level_and_those_given_stay() {
+        let point = |fields: Vec<Field>| Field::optional("point", Type::Struct(fields));
+        let field = |id, name: &str| Field { id, ..Field::optional(name, Type::Int) };
+        let created = numbered(&TableSchema::of(vec![field(0, "a"), point(vec![field(0, "x")]), field(0, "b")]), 0);
+        assert_eq!(created.fields, [field(1, "a"), Field { id: 2, ..point(vec![field(4, "x")]) }, field(3, "b")]);
+        let mut more = created;
+        let Type::Struct(inner) = &mut more.fields[1].kind else { panic!("no struct") };
+        inner.insert(0, field(0, "y"));
+        more.fields.insert(1, field(0, "c"));
+        let more = numbered(&more, 9);
+        assert_eq!(
+            more.fields,
+            [
+                field(1, "a"),
+                field(10, "c"),
+                Field { id: 2, ..point(vec![field(11, "y"), field(4, "x")]) },
+                field(3, "b")
+            ]
+        );
+        assert_eq!(from_iceberg_schema(&to_iceberg_schema(&more).unwrap()).unwrap().fields, more.fields);
     }
 }

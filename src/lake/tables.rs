@@ -12,9 +12,10 @@ use iceberg::{TableCreation, TableRequirement, TableUpdate};
 
 use super::catalog::{Applied, Catalog, LoadedTable, TableChange};
 use super::commit::{Committer, state};
+use super::identity;
 use super::manifests::Manifests;
 use super::read::FileCache;
-use super::schema::{from_iceberg_schema, merged, to_iceberg_schema};
+use super::schema::{self, numbered, to_iceberg_schema};
 use super::storage::{Stores, from_iceberg};
 use super::writer::{TableWriter, WriterOptions};
 use crate::error::{Error, Result};
@@ -74,7 +75,7 @@ impl IcebergLake {
         seen.get(table).filter(|metadata| metadata.snapshot_by_id(snapshot_id).is_some()).cloned()
     }
 
-    fn saw(&self, table: &TableName, loaded: &LoadedTable) -> Result<TableState> {
+    pub(super) fn saw(&self, table: &TableName, loaded: &LoadedTable) -> Result<TableState> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(table.clone(), Arc::clone(&loaded.metadata));
         drop(seen);
@@ -96,22 +97,38 @@ impl Lake for IcebergLake {
 
     async fn evolve(
         &self,
-        table: &TableName,
+        from: &TableState,
         wanted: &TableSchema,
         properties: &BTreeMap<String, String>,
     ) -> Result<TableState> {
+        let table = &from.table;
         let mut backoff = Backoff::new(std::time::Duration::from_millis(10), std::time::Duration::from_secs(5));
         loop {
             let loaded = self.committer.catalog.load(table).await?;
-            let loaded =
-                loaded.ok_or_else(|| Error::corrupt(format!("add columns to table `{table}`: it has vanished")))?;
+            let loaded = loaded.filter(|loaded| loaded.metadata.uuid() == from.uuid);
+            let loaded = loaded.ok_or_else(|| {
+                Error::corrupt(format!("change columns of table `{table}`: it has vanished or was replaced"))
+            })?;
             let metadata = &loaded.metadata;
-            let base = from_iceberg_schema(metadata.current_schema())?;
-            let schema = merged(&base, wanted, metadata.last_column_id())?;
             let is_new = |(name, _): &(&String, &String)| !metadata.properties().contains_key(*name);
-            let new: HashMap<String, String> =
+            let mut new: HashMap<String, String> =
                 properties.iter().filter(is_new).map(|(name, value)| (name.clone(), value.clone())).collect();
-            if schema.is_none() && new.is_empty() {
+            let mut updates = Vec::new();
+            // What was changed meanwhile, be it by a try of ours whose answer was lost, is not changed again.
+            if *from.schema == schema::current(metadata)? {
+                let wanted = numbered(wanted, metadata.last_column_id());
+                let schema = to_iceberg_schema(&wanted)?;
+                if schema.as_struct() != metadata.current_schema().as_struct() {
+                    updates.push(TableUpdate::AddSchema { schema });
+                    updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
+                }
+                let identity = identity::write(&wanted).map(|text| (identity::PROPERTY.to_owned(), text));
+                new.extend(identity.filter(|(name, text)| metadata.properties().get(name) != Some(text)));
+            }
+            if !new.is_empty() {
+                updates.push(TableUpdate::SetProperties { updates: new });
+            }
+            if updates.is_empty() {
                 return self.saw(table, &loaded);
             }
             let requirements = vec![
@@ -119,16 +136,7 @@ impl Lake for IcebergLake {
                 TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
                 TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
             ];
-            let mut updates = Vec::new();
-            if let Some(schema) = schema {
-                updates.push(TableUpdate::AddSchema { schema: schema.as_ref().clone() });
-                updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
-            }
-            if !new.is_empty() {
-                updates.push(TableUpdate::SetProperties { updates: new });
-            }
             let change = TableChange { table: table.clone(), requirements, updates };
-            // After a lost answer or a conflict, the columns are looked for again: adding them is idempotent.
             if let Applied::Done(tables) = self.committer.catalog.commit(vec![change]).await? {
                 let loaded = tables.first().ok_or_else(|| Error::bug("a commit answered without its table"))?;
                 return self.saw(table, loaded);
@@ -159,11 +167,13 @@ impl Lake for IcebergLake {
 }
 
 fn creation(table: &TableName, layout: &TableLayout) -> Result<TableCreation> {
-    let schema = to_iceberg_schema(&layout.schema, 0)?;
+    let columns = numbered(&layout.schema, 0);
+    let schema = to_iceberg_schema(&columns)?;
     let spec = partition_spec(table, &layout.partition_by, &schema)?;
     let order = sort_order(table, &layout.sort_by, &schema)?;
     let format_version = if layout.format_version >= 3 { FormatVersion::V3 } else { FormatVersion::V2 };
     let mut properties = layout.properties.clone();
+    properties.extend(identity::write(&columns).map(|text| (identity::PROPERTY.to_owned(), text)));
     for (key, value) in [
         ("write.parquet.compression-codec", "zstd"),
         ("write.metadata.delete-after-commit.enabled", "true"),

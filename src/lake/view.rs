@@ -56,7 +56,7 @@ impl CatalogView for IcebergLake {
 }
 
 /// A metadata file without its compression.
-fn plain(location: &str, bytes: Bytes) -> Result<Bytes> {
+pub(super) fn plain(location: &str, bytes: Bytes) -> Result<Bytes> {
     if !bytes.starts_with(&GZIP) {
         return Ok(bytes);
     }

@@ -7,18 +7,18 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
-use iceberg::spec::{Datum, Literal, PartitionSpec, PrimitiveType, SchemaRef, Struct, TableMetadata, Transform, Type};
-use iceberg::transform::create_transform_function;
-use parquet::basic::{Compression, ZstdLevel};
+use iceberg::spec::{Datum, Literal, PartitionSpec, PrimitiveType, SchemaRef, Struct, TableMetadata, Type};
+use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use uuid::Uuid;
 
+use super::derived::Derived;
 use super::encode::Encoder;
 use super::schema::to_iceberg_schema;
 use super::storage::{Stores, Upload, from_iceberg};
 use crate::error::{Error, Result};
 use crate::model::file::WrittenFile;
 use crate::model::ids::CommitId;
-use crate::model::schema::TableSchema;
+use crate::model::schema::{Field, TableSchema, Type as ColumnType};
 use crate::ports::FileWriter;
 use crate::runtime::compute::Compute;
 
@@ -53,13 +53,13 @@ pub(super) struct TableWriter {
 }
 
 /// Where and how a table's files are written.
-struct Layout {
+pub(super) struct Layout {
     location: String,
     spec: PartitionSpec,
     iceberg: SchemaRef,
-    /// Per partition field: the column's index and its transform's result type.
-    partition: Vec<(usize, Transform, PrimitiveType)>,
-    sort: Vec<(usize, arrow::compute::SortOptions)>,
+    /// Per partition field: what its values are made of, and their type.
+    partition: Vec<(Derived, PrimitiveType)>,
+    sort: Vec<(Derived, arrow::compute::SortOptions)>,
     sort_order_id: Option<i32>,
     compression: Compression,
 }
@@ -249,32 +249,30 @@ struct Piece {
 }
 
 impl Layout {
-    fn new(metadata: &TableMetadata, schema: &TableSchema) -> Result<Self> {
-        let iceberg = Arc::new(to_iceberg_schema(schema, metadata.last_column_id())?);
+    /// How files of rows in `schema` are written.
+    ///
+    /// # Errors
+    /// `Corrupt` where they cannot be: the text says what the table asks for.
+    pub(super) fn new(metadata: &TableMetadata, schema: &TableSchema) -> Result<Self> {
+        if let Some(field) = schema.fields.iter().find(|field| has_default_within(&field.kind)) {
+            let text = format!("column `{}` has a default to be written inside, which frazil cannot do", field.name);
+            return Err(Error::corrupt(text));
+        }
+        let iceberg = Arc::new(to_iceberg_schema(schema)?);
         let spec = metadata.default_partition_spec().as_ref().clone();
         let kinds = spec.partition_type(&iceberg).map_err(|e| from_iceberg("read partition spec", e))?;
-        let index = |id: i32| {
-            let index = schema.fields.iter().position(|field| field.id == id);
-            index.ok_or_else(|| {
-                Error::corrupt(format!(
-                    "the table is partitioned or sorted by field {id}, which is no top-level column"
-                ))
-            })
-        };
         let mut partition = Vec::new();
         for (field, kind) in spec.fields().iter().zip(kinds.fields()) {
             let Type::Primitive(kind) = kind.field_type.as_ref() else { continue };
-            partition.push((index(field.source_id)?, field.transform, kind.clone()));
+            partition.push((Derived::new(schema, field.source_id, field.transform)?, kind.clone()));
         }
         let order = metadata.default_sort_order();
         let mut sort = Vec::new();
         for field in &order.fields {
-            if field.transform != Transform::Identity {
-                return Err(Error::corrupt("the table is sorted by a transform, which frazil cannot do yet"));
-            }
             let descending = field.direction == iceberg::spec::SortDirection::Descending;
             let nulls_first = field.null_order == iceberg::spec::NullOrder::First;
-            sort.push((index(field.source_id)?, arrow::compute::SortOptions { descending, nulls_first }));
+            let by = Derived::new(schema, field.source_id, field.transform)?;
+            sort.push((by, arrow::compute::SortOptions { descending, nulls_first }));
         }
         let sort_order_id = (!sort.is_empty()).then(|| i32::try_from(order.order_id).ok()).flatten();
         let compression = compression(metadata.properties())?;
@@ -288,7 +286,7 @@ impl Layout {
             return Ok(String::new());
         }
         let mut values = Vec::with_capacity(partition.len());
-        for (value, (_, _, kind)) in partition.iter().zip(&self.partition) {
+        for (value, (_, kind)) in partition.iter().zip(&self.partition) {
             values.push(match value {
                 None => None,
                 Some(bytes) => {
@@ -307,28 +305,22 @@ impl Layout {
         let broken = |e: arrow::error::ArrowError| Error::bug("split rows by partition").with_source(e);
         let Some(first) = gathered.first() else { return Ok(Vec::new()) };
         let rows = concat_batches(&first.schema(), gathered).map_err(broken)?;
-        let mut values: Vec<ArrayRef> = Vec::with_capacity(self.partition.len());
-        for (index, transform, _) in &self.partition {
-            let function =
-                create_transform_function(transform).map_err(|e| from_iceberg("make partition transform", e))?;
-            let column = Arc::clone(rows.column(*index));
-            values.push(function.transform(column).map_err(|e| from_iceberg("transform partition column", e))?);
-        }
+        let values = self.partition.iter().map(|(by, _)| by.values(&rows)).collect::<Result<Vec<ArrayRef>>>()?;
         let keys = if values.is_empty() {
             None
         } else {
             let fields = values.iter().map(|array| SortField::new(array.data_type().clone())).collect();
             Some(RowConverter::new(fields).map_err(broken)?.convert_columns(&values).map_err(broken)?)
         };
-        let sort_columns: Vec<ArrayRef> = self.sort.iter().map(|(index, _)| Arc::clone(rows.column(*index))).collect();
+        let sort_columns = self.sort.iter().map(|(by, _)| by.values(&rows)).collect::<Result<Vec<ArrayRef>>>()?;
         let sort_rows = if self.sort.is_empty() {
             None
         } else {
-            let fields = self
-                .sort
-                .iter()
-                .map(|(index, options)| SortField::new_with_options(rows.column(*index).data_type().clone(), *options));
-            Some(RowConverter::new(fields.collect()).map_err(broken)?.convert_columns(&sort_columns).map_err(broken)?)
+            let field = |(column, (_, options)): (&ArrayRef, &(Derived, arrow::compute::SortOptions))| {
+                SortField::new_with_options(column.data_type().clone(), *options)
+            };
+            let fields = sort_columns.iter().zip(&self.sort).map(field).collect();
+            Some(RowConverter::new(fields).map_err(broken)?.convert_columns(&sort_columns).map_err(broken)?)
         };
         let count = u32::try_from(rows.num_rows()).map_err(|e| Error::bug("split too many rows").with_source(e))?;
         let mut order: Vec<u32> = (0..count).collect();
@@ -351,7 +343,7 @@ impl Layout {
                 continue;
             }
             let partition =
-                values.iter().zip(&self.partition).map(|(array, (_, _, kind))| single_value(array, here, kind));
+                values.iter().zip(&self.partition).map(|(array, (_, kind))| single_value(array, here, kind));
             let partition = partition.collect::<Result<Vec<_>>>()?;
             pieces.push(Piece {
                 key: keys.row(here).data().to_vec(),
@@ -361,6 +353,17 @@ impl Layout {
             start = end;
         }
         Ok(pieces)
+    }
+}
+
+/// True for a type with a field inside that is to be filled with a default.
+fn has_default_within(kind: &ColumnType) -> bool {
+    let has = |field: &Field| field.marks.write_default.is_some() || has_default_within(&field.kind);
+    match kind {
+        ColumnType::Struct(fields) => fields.iter().any(has),
+        ColumnType::List(element) => has(element),
+        ColumnType::Map(key, value) => has(key) || has(value),
+        _ => false,
     }
 }
 
@@ -377,6 +380,9 @@ fn single_value(array: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Op
         t::DataType::Date32 => array.as_primitive::<t::Date32Type>().value(row).to_le_bytes().to_vec(),
         t::DataType::Int64 => array.as_primitive::<t::Int64Type>().value(row).to_le_bytes().to_vec(),
         t::DataType::Time64(_) => array.as_primitive::<t::Time64MicrosecondType>().value(row).to_le_bytes().to_vec(),
+        t::DataType::Timestamp(t::TimeUnit::Nanosecond, _) => {
+            array.as_primitive::<t::TimestampNanosecondType>().value(row).to_le_bytes().to_vec()
+        }
         t::DataType::Timestamp(..) => {
             array.as_primitive::<t::TimestampMicrosecondType>().value(row).to_le_bytes().to_vec()
         }
@@ -397,15 +403,21 @@ fn single_value(array: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Op
 
 /// The compression that the table's properties name.
 pub(super) fn compression(properties: &HashMap<String, String>) -> Result<Compression> {
-    let level = properties.get("write.parquet.compression-level").and_then(|text| text.parse().ok()).unwrap_or(1);
     let wrong = |what: &str| {
         Error::corrupt(format!("property `write.parquet.compression-{what}` has a value that is not known"))
     };
-    Ok(match properties.get("write.parquet.compression-codec").map_or("zstd", String::as_str) {
-        "zstd" => Compression::ZSTD(ZstdLevel::try_new(level).map_err(|_| wrong("level"))?),
-        "lz4" => Compression::LZ4_RAW,
-        "snappy" => Compression::SNAPPY,
-        "none" | "uncompressed" => Compression::UNCOMPRESSED,
+    let level = properties.get("write.parquet.compression-level").map(|text| text.parse::<u32>());
+    let level = level.transpose().map_err(|_| wrong("level"))?;
+    let of = |level: Option<u32>, usual: u32| level.unwrap_or(usual);
+    let codec = properties.get("write.parquet.compression-codec").map_or("zstd".to_owned(), |text| text.to_lowercase());
+    let codec = match codec.as_str() {
+        "zstd" => ZstdLevel::try_new(of(level, 1).cast_signed()).map(Compression::ZSTD),
+        "gzip" => GzipLevel::try_new(of(level, 6)).map(Compression::GZIP),
+        "brotli" => BrotliLevel::try_new(of(level, 1)).map(Compression::BROTLI),
+        "lz4" => Ok(Compression::LZ4_RAW),
+        "snappy" => Ok(Compression::SNAPPY),
+        "none" | "uncompressed" => Ok(Compression::UNCOMPRESSED),
         _ => return Err(wrong("codec")),
-    })
+    };
+    codec.map_err(|_| wrong("level"))
 }

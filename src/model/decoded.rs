@@ -24,12 +24,16 @@ pub struct DecodedBatch {
     pub leader_epoch: Option<i32>,
     /// Timestamp of the newest record, milliseconds since the epoch.
     pub newest_ms: Option<i64>,
+    /// How often its topic was declared made anew: part of each record's identity.
+    pub incarnation: i32,
     /// The table schema that the rows are in.
     pub schema: Arc<TableSchema>,
     /// Rows in offset order.
     pub rows: RecordBatch,
     /// Records that cannot be rows, in offset order.
     pub rejects: Vec<Reject>,
+    /// Offsets of records that the table's filter leaves out, ascending.
+    pub filtered: Vec<i64>,
 }
 
 /// A record that cannot be a row, with all that a dead letter holds of it.
@@ -68,11 +72,13 @@ pub enum Reason {
     NullValue,
     /// Larger than a record may be.
     TooLarge,
+    /// The table's filter is neither true nor false of it.
+    FilterUndecided,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnknownSchemaId,
         Self::BadMagicByte,
         Self::Truncated,
@@ -81,6 +87,7 @@ impl Reason {
         Self::ValueOutOfRange,
         Self::NullValue,
         Self::TooLarge,
+        Self::FilterUndecided,
     ];
 
     /// The name in dead letters, metrics and documents.
@@ -95,6 +102,7 @@ impl Reason {
             Self::ValueOutOfRange => "value_out_of_range",
             Self::NullValue => "null_value",
             Self::TooLarge => "too_large",
+            Self::FilterUndecided => "filter_undecided",
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Positions below the ledger are decided; what lies at or above it has not happened as far as the table knows.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use super::ids::TopicPartition;
 use super::offsets::NextOffset;
+use super::record::RecordId;
 use super::version::Offsets;
 use crate::error::{Error, Result};
 
@@ -82,6 +84,19 @@ impl Ledger {
     #[must_use]
     pub fn position(&self, source: &TopicPartition) -> Option<Position> {
         self.topics.get(source.topic.as_ref())?.partitions.get(&source.partition).copied()
+    }
+
+    /// True where the record is decided: it lies below its partition's position, or its topic was made anew since.
+    #[must_use]
+    pub fn covers(&self, record: &RecordId) -> bool {
+        let Some(topic) = self.topics.get(record.source.topic.as_ref()) else { return false };
+        match i64::from(record.incarnation).cmp(&i64::from(topic.incarnation)) {
+            Ordering::Less => true,
+            Ordering::Equal => {
+                topic.partitions.get(&record.source.partition).is_some_and(|at| record.offset < at.next.0)
+            }
+            Ordering::Greater => false,
+        }
     }
 
     /// Where each partition stands.
@@ -305,6 +320,21 @@ mod tests {
         assert_eq!(after.topics["t"].partitions.len(), 1);
         assert!(after.not_behind(&base) && !base.not_behind(&after));
         assert!(after.apply(&identity, &advances).is_err(), "declared once");
+    }
+
+    #[test]
+    fn what_lies_below_a_position_is_decided() {
+        let ledger = ledger(&[(0, 10, None)]);
+        for (record, covered) in [
+            ("t@2/0/9", true),
+            ("t@2/0/10", false),
+            ("t@1/7/99", true),
+            ("t@3/0/1", false),
+            ("t@2/1/0", false),
+            ("u/0/0", false),
+        ] {
+            assert_eq!(ledger.covers(&record.parse().unwrap()), covered, "{record}");
+        }
     }
 
     proptest! {

@@ -10,6 +10,9 @@ pub const AUTO_KEY: &str = "frazil.auto.key";
 /// As [`AUTO_KEY`].
 pub const AUTO_VALUE: &str = "frazil.auto.value";
 
+/// Table property: what columns are in the schemas of records, where that is more than a field of their name.
+pub const IDENTITY: &str = "frazil.identity";
+
 /// What differs between the mapping in a table's properties and the one wanted, a line for people each. Other
 /// properties are ignored, and so are settings that only one of them has: another tool may have made the table.
 #[must_use]

@@ -64,6 +64,16 @@ impl TimestampType {
     }
 }
 
+impl RawRecord {
+    /// Bytes of key, value and headers, which lie back to back.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a record of no bytes is a record")]
+    pub fn len(&self) -> usize {
+        let side = |len: i32| usize::try_from(len).unwrap_or(0);
+        side(self.key_len) + side(self.value_len) + self.headers_len as usize
+    }
+}
+
 impl RawBatch {
     /// An empty batch at `first`.
     #[must_use]
@@ -100,6 +110,25 @@ impl RawBatch {
             + usize::try_from(record.key_len).unwrap_or(0)
             + usize::try_from(record.value_len).unwrap_or(0);
         Headers { bytes: &self.bytes[start..start + record.headers_len as usize] }
+    }
+
+    /// The batch in two, each with half of its records.
+    #[must_use]
+    pub fn halves(self) -> (Self, Self) {
+        let (first, second) = self.records.split_at(self.records.len() / 2);
+        let middle = second.first().map_or(self.next, |record| NextOffset(record.offset));
+        let half = |records: &[RawRecord], first, next| {
+            let mut half = Self { next, ..Self::new(self.source.clone(), self.attempt, first) };
+            for record in records {
+                let at = record.start as usize;
+                // No longer than the whole, whose places are 32 bits wide.
+                let start = u32::try_from(half.bytes.len()).unwrap_or(u32::MAX);
+                half.bytes.extend_from_slice(&self.bytes[at..at + record.len()]);
+                half.records.push(RawRecord { start, ..*record });
+            }
+            half
+        };
+        (half(first, self.first, middle), half(second, middle, self.next))
     }
 
     /// The epoch of the last record's leader, for the ledger.

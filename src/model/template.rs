@@ -24,14 +24,18 @@ pub enum Part {
 }
 
 impl Template {
+    /// The columns that it needs, each by its names from the top.
+    pub fn paths(&self) -> impl Iterator<Item = &[String]> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Literal(_) => None,
+            Part::Column(path) => Some(path.as_slice()),
+        })
+    }
+
     /// The top-level columns that it needs.
     #[must_use]
     pub fn columns(&self) -> BTreeSet<&str> {
-        let column = |part| match part {
-            &Part::Literal(_) => None,
-            Part::Column(path) => path.first().map(String::as_str),
-        };
-        self.parts.iter().filter_map(column).collect()
+        self.paths().filter_map(|path| path.first()).map(String::as_str).collect()
     }
 }
 

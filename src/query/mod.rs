@@ -6,9 +6,11 @@ mod columns;
 mod engine;
 mod exact;
 mod files;
+mod filter;
 mod provider;
 mod prune;
 mod system;
 mod travel;
 
 pub use engine::{Options, SqlEngine};
+pub use filter::SqlFilter;

@@ -19,10 +19,11 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 
-use super::columns::{ByFieldId, conform, sql_schema};
+use super::columns::{ByFieldId, Defaults, conform, defaults, sql_schema};
 use super::files::{FilePath, Files};
 use super::prune;
 use crate::model::file::WrittenFile;
+use crate::model::names::{self, NameMapping};
 use crate::ports::TableState;
 use crate::seam::View;
 
@@ -34,6 +35,7 @@ pub(super) const STORE: &str = "frazil://tables";
 pub(super) struct SeamTable {
     version: Arc<TableState>,
     schema: SchemaRef,
+    defaults: Defaults,
     manifests: Vec<Arc<Vec<WrittenFile>>>,
     tail: Vec<RecordBatch>,
     files: Files,
@@ -46,8 +48,10 @@ impl SeamTable {
             files.lake.files(&view.version).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let schema = sql_schema(&view.version.schema);
         let tail = view.tail.iter().filter(|batch| batch.rows.num_rows() > 0);
-        let tail = tail.map(|batch| conform(&batch.rows, &schema)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { version: view.version, schema, manifests, tail, files })
+        let defaults = defaults(&view.version.schema, &schema)?;
+        let tail = tail.map(|batch| conform(&batch.rows, &view.version.schema, &schema, &defaults));
+        let tail = tail.collect::<Result<Vec<_>>>()?;
+        Ok(Self { version: view.version, schema, defaults, manifests, tail, files })
     }
 
     fn scan_files(
@@ -76,12 +80,18 @@ impl SeamTable {
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
+        let names = self.version.properties.get(names::PROPERTY).map(|text| NameMapping::parse(text)).transpose();
+        let names = names.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE)?, Arc::new(source))
             .with_file_group(FileGroup::new(files))
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
-            .with_expr_adapter(Some(Arc::new(ByFieldId)))
+            .with_expr_adapter(Some(Arc::new(ByFieldId {
+                table: Arc::clone(table),
+                names,
+                defaults: self.defaults.clone(),
+            })))
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }

@@ -105,11 +105,16 @@ pub(super) fn statistics(file: &WrittenFile, table: &TableSchema) -> Statistics 
 /// Whether it is the least of 64 bits. With the greatest as the other bound, DataFusion's count of the values between
 /// them overflows, and with it its estimate for every filter.
 fn is_least(bound: &ScalarValue) -> bool {
-    matches!(bound, ScalarValue::Int64(Some(i64::MIN)) | ScalarValue::TimestampMicrosecond(Some(i64::MIN), _))
+    matches!(
+        bound,
+        ScalarValue::Int64(Some(i64::MIN))
+            | ScalarValue::TimestampMicrosecond(Some(i64::MIN), _)
+            | ScalarValue::TimestampNanosecond(Some(i64::MIN), _)
+    )
 }
 
 fn sql_type(field: &Field) -> Option<datafusion::arrow::datatypes::DataType> {
-    let schema = super::columns::sql_schema(&TableSchema { schema_id: 0, fields: vec![field.clone()] });
+    let schema = super::columns::sql_schema(&TableSchema { schema_id: 0, ..TableSchema::of(vec![field.clone()]) });
     Some(schema.field(0).data_type().clone()).filter(|kind| !kind.is_nested())
 }
 
@@ -129,6 +134,8 @@ fn scalar(kind: &Type, bytes: &[u8]) -> Option<ScalarValue> {
         Type::Time => ScalarValue::Time64Microsecond(Some(long()?)),
         Type::Timestamp => ScalarValue::TimestampMicrosecond(Some(long()?), None),
         Type::TimestampTz => ScalarValue::TimestampMicrosecond(Some(long()?), Some(crate::model::schema::UTC.into())),
+        Type::TimestampNs => ScalarValue::TimestampNanosecond(Some(long()?), None),
+        Type::TimestampTzNs => ScalarValue::TimestampNanosecond(Some(long()?), Some(crate::model::schema::UTC.into())),
         Type::Decimal(precision, scale) => {
             let mut wide = [if bytes.first()? & 0x80 == 0 { 0 } else { 0xff }; 16];
             wide.get_mut(16_usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
@@ -160,7 +167,7 @@ mod tests {
             field(3, "price", Type::Decimal(9, 2)),
             field(4, "x", Type::Double),
         ];
-        TableSchema { schema_id: 0, fields }
+        TableSchema { schema_id: 0, ..TableSchema::of(fields) }
     }
 
     fn file(path: &str, columns: &[(i32, &[u8], &[u8])]) -> WrittenFile {

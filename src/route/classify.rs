@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::split::part;
 use crate::decode::SchemaKey;
 use crate::decode::naming::{Named, Schemas, record_name};
@@ -17,12 +19,25 @@ use crate::runtime::compute::Compute;
 const UNKNOWN_SCHEMA_BELIEVED: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What the route goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum By {
     /// The full name of the value's type in the schema registry.
     RecordName,
     /// The text of the last header of this name.
     Header(String),
+    /// The text of a field of the value.
+    Field(Arc<dyn FieldTexts>),
+}
+
+/// Reads the field that a route goes by.
+#[async_trait]
+pub trait FieldTexts: Send + Sync {
+    /// Per record of `batch` what the field says; `None` where it has none, or none that is text, a whole number or a
+    /// boolean.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied` where the registry does not answer.
+    async fn texts(&self, batch: RawBatch) -> Result<Vec<Option<Arc<str>>>>;
 }
 
 /// Finds the values of records.
@@ -46,6 +61,22 @@ pub(super) struct Classes {
 }
 
 impl Classes {
+    /// By the values of all records in order, up to the first error.
+    fn of<'a, E>(records: impl ExactSizeIterator<Item = Result<Option<&'a str>, E>>) -> Result<Self, E> {
+        let mut classes = Self { values: Vec::new(), of: Vec::with_capacity(records.len()) };
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        for value in records {
+            let class = value?.map_or(0, |value| {
+                *known.entry(value).or_insert_with(|| {
+                    classes.values.push(value.into());
+                    classes.values.len()
+                })
+            });
+            classes.of.push(class);
+        }
+        Ok(classes)
+    }
+
     /// Per value, and first for none, the indexes of its records.
     pub(super) fn records(&self) -> Vec<Vec<usize>> {
         let mut all = vec![Vec::new(); self.values.len() + 1];
@@ -62,7 +93,7 @@ impl Classifier {
     /// # Errors
     /// `InvalidConfig` where there is none.
     pub fn new(by: By, registry: Option<Arc<dyn Registry>>, compute: Compute, clock: Clock) -> Result<Self> {
-        if by == By::RecordName && registry.is_none() {
+        if matches!(by, By::RecordName) && registry.is_none() {
             return Err(Error::invalid_config(
                 "`{record_name}` asks the schema registry, and there is no `schema_registry`; add its `url`",
             ));
@@ -82,6 +113,11 @@ impl Classifier {
     /// # Errors
     /// `Unavailable`, `Denied` where the registry does not answer.
     pub(super) async fn classify(&mut self, batch: &Arc<RawBatch>) -> Result<Classes> {
+        if let By::Field(field) = &self.by {
+            let whole = part(batch, batch.records.iter(), batch.first, batch.first, batch.attempt);
+            let texts = field.texts(whole).await?;
+            return Classes::of(texts.iter().map(|text| Ok(text.as_deref())));
+        }
         self.forget();
         loop {
             let (batch, by, schemas) = (Arc::clone(batch), self.by.clone(), Arc::clone(&self.schemas));
@@ -122,28 +158,17 @@ impl Classifier {
 
 /// The classes, or a schema that is to be looked up for them.
 fn scan(by: &By, schemas: &Schemas, batch: &RawBatch) -> Result<Classes, SchemaKey> {
-    let mut classes = Classes { values: Vec::new(), of: Vec::with_capacity(batch.records.len()) };
-    let mut known: HashMap<&str, usize> = HashMap::new();
-    for record in &batch.records {
-        let value = match by {
-            By::RecordName => match record_name(schemas, batch, record) {
-                Named::Name(name) => Some(name),
-                Named::By(key) => return Err(key),
-                Named::Nothing => None,
-            },
-            By::Header(name) => {
-                let last = batch.headers(record).filter(|(key, _)| *key == name.as_bytes()).last();
-                let text = last.and_then(|(_, value)| std::str::from_utf8(value?).ok());
-                text.filter(|text| !text.is_empty())
-            }
-        };
-        let class = value.map_or(0, |value| {
-            *known.entry(value).or_insert_with(|| {
-                classes.values.push(value.into());
-                classes.values.len()
-            })
-        });
-        classes.of.push(class);
-    }
-    Ok(classes)
+    Classes::of(batch.records.iter().map(|record| match by {
+        By::RecordName => match record_name(schemas, batch, record) {
+            Named::Name(name) => Ok(Some(name)),
+            Named::By(key) => Err(key),
+            Named::Nothing => Ok(None),
+        },
+        By::Header(name) => {
+            let last = batch.headers(record).filter(|(key, _)| *key == name.as_bytes()).last();
+            let text = last.and_then(|(_, value)| std::str::from_utf8(value?).ok());
+            Ok(text.filter(|text| !text.is_empty()))
+        }
+        By::Field(_) => Ok(None),
+    }))
 }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-pub use self::classify::{By, Classifier};
+pub use self::classify::{By, Classifier, FieldTexts};
 pub use self::hub::Hub;
 pub use self::spread::Route;
 

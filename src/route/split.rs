@@ -17,19 +17,13 @@ pub(super) fn part<'a>(
     part.next = batch.next;
     let records = records.filter(|record| record.offset >= from.0);
     part.records.reserve_exact(records.clone().count());
-    part.bytes.reserve_exact(records.clone().map(len).sum());
+    part.bytes.reserve_exact(records.clone().map(RawRecord::len).sum());
     for record in records {
         // No longer than the batch's arena, whose places are 32 bits wide.
         let start = u32::try_from(part.bytes.len()).unwrap_or(u32::MAX);
         let at = record.start as usize;
-        part.bytes.extend_from_slice(&batch.bytes[at..at + len(record)]);
+        part.bytes.extend_from_slice(&batch.bytes[at..at + record.len()]);
         part.records.push(RawRecord { start, ..*record });
     }
     part
-}
-
-/// Bytes of key, value and headers, which lie back to back.
-fn len(record: &RawRecord) -> usize {
-    let side = |len: i32| usize::try_from(len).unwrap_or(0);
-    side(record.key_len) + side(record.value_len) + record.headers_len as usize
 }

@@ -17,6 +17,8 @@ pub const TABLE_CREATED: &str = "table-created";
 pub const STARTS_RESOLVED: &str = "starts-resolved";
 /// The schema is evolved, no row uses it yet.
 pub const SCHEMA_EVOLVED: &str = "schema-evolved";
+/// A table that another tool made is taken over, it has no ledger yet.
+pub const TABLE_ADOPTED: &str = "table-adopted";
 /// A revoke was acknowledged.
 pub const REVOKE_ACKNOWLEDGED: &str = "revoke-acknowledged";
 /// Compacted files are uploaded, nothing refers to them.
@@ -33,13 +35,23 @@ pub const MAINTENANCE_COMMITTED: &str = "maintenance-committed";
 pub const EXPIRED_FILES_DELETED: &str = "expired-files-deleted";
 /// The first orphan is deleted, the others are not.
 pub const ORPHAN_DELETED: &str = "orphan-deleted";
+/// The rows that letters became are uploaded, and the letters that stay; nothing refers to them.
+pub const LETTERS_DECODED: &str = "letters-decoded";
+/// Manifests of both tables of a replay are uploaded, the catalog knows nothing of them.
+pub const LETTERS_PREPARED: &str = "letters-prepared";
+/// A replay's commit is in, nobody has acted on the answer.
+pub const LETTERS_SETTLED: &str = "letters-settled";
+/// Letters are in a topic's open transaction.
+pub const LETTERS_SENT: &str = "letters-sent";
+/// The transaction with letters is committed, nobody has acted on the answer.
+pub const LETTERS_IN_TOPIC: &str = "letters-in-topic";
 /// Entries are in a search index, its position does not say so.
 pub const INDEX_APPENDED: &str = "index-appended";
 /// An index's position is noted, no search sees it.
 pub const INDEX_NOTED: &str = "index-noted";
 
 /// All points, for tests that visit each.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 24] = [
     FILES_UPLOADED,
     MANIFEST_LIST_WRITTEN,
     METADATA_WRITTEN,
@@ -48,6 +60,7 @@ pub const ALL: [&str; 18] = [
     TABLE_CREATED,
     STARTS_RESOLVED,
     SCHEMA_EVOLVED,
+    TABLE_ADOPTED,
     REVOKE_ACKNOWLEDGED,
     COMPACTED,
     REPLACE_WRITTEN,
@@ -56,6 +69,11 @@ pub const ALL: [&str; 18] = [
     MAINTENANCE_COMMITTED,
     EXPIRED_FILES_DELETED,
     ORPHAN_DELETED,
+    LETTERS_DECODED,
+    LETTERS_PREPARED,
+    LETTERS_SETTLED,
+    LETTERS_SENT,
+    LETTERS_IN_TOPIC,
     INDEX_APPENDED,
     INDEX_NOTED,
 ];

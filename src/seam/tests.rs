@@ -30,12 +30,13 @@ fn version(sequence_number: i64, positions: &[i64]) -> TableState {
         rows: 0,
         newest_ms: None,
         properties: Arc::default(),
+        shape: Arc::default(),
     }
 }
 
 /// The offsets `first..next` of a partition, one row each.
 fn batch(partition: i32, first: i64, next: i64) -> TailBatch {
-    let schema = TableSchema { schema_id: 0, fields: vec![Field::required("offset", Type::Long)] };
+    let schema = TableSchema { schema_id: 0, ..TableSchema::of(vec![Field::required("offset", Type::Long)]) };
     let column = Arc::new(Int64Array::from_iter_values(first..next));
     let rows = RecordBatch::try_new(schema.to_arrow(), vec![column]).unwrap();
     let (first, next) = (NextOffset(first), NextOffset(next));

@@ -96,10 +96,22 @@ pub const CATALOGUE: &[MetricDoc] = &[
         "Dead letters committed, by why they are no rows",
     ),
     counter(
+        "frazil_dead_letters_sent_total",
+        TABLE,
+        "records",
+        "Dead letters sent to the topic of `dead_letter_topic`, committed there",
+    ),
+    counter(
         "frazil_skipped_records_total",
         &["table", "reason"],
         "records",
         "Records left out by `on_error: skip`, committed with the ledger, by why they are no rows",
+    ),
+    counter(
+        "frazil_filtered_records_total",
+        TABLE,
+        "records",
+        "Records for which the table's `where` is false, which left them out; committed with the ledger",
     ),
     gauge("frazil_lag_records", PARTITION, "records", "Offsets between the ledger and the end of the log"),
     gauge(

@@ -126,6 +126,10 @@ pub struct TableMetrics {
     pub rows_committed: IntCounter,
     /// Data files committed.
     pub files_committed: IntCounter,
+    /// Records that the table's filter left out, committed with the ledger.
+    pub records_filtered: IntCounter,
+    /// Dead letters sent to their topic.
+    pub letters_sent: IntCounter,
     /// Bytes of data files committed.
     pub bytes_committed: IntCounter,
     /// Commits by outcome.
@@ -235,6 +239,8 @@ impl TableMetrics {
             encode_seconds: seconds("frazil_encode_seconds_total"),
             rows_committed: counter("frazil_rows_committed_total"),
             files_committed: counter("frazil_files_committed_total"),
+            records_filtered: counter("frazil_filtered_records_total"),
+            letters_sent: counter("frazil_dead_letters_sent_total"),
             bytes_committed: counter("frazil_bytes_committed_total"),
             commits: CommitCounters {
                 committed: outcome("committed"),

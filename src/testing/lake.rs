@@ -223,11 +223,11 @@ impl Lake for WatchedLake {
 
     async fn evolve(
         &self,
-        table: &TableName,
+        from: &TableState,
         wanted: &TableSchema,
         properties: &BTreeMap<String, String>,
     ) -> Result<TableState> {
-        self.lake.evolve(table, wanted, properties).await
+        self.lake.evolve(from, wanted, properties).await
     }
 
     fn writer(&self, state: &TableState, commit: CommitId) -> Result<Box<dyn FileWriter>> {

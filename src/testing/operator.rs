@@ -81,6 +81,13 @@ impl Operator {
         Ok(true)
     }
 
+    /// How many records at that place were given up, of all incarnations.
+    pub fn given_up_at(&self, topic: &str, partition: i32, offset: i64) -> usize {
+        let is_there =
+            |(of, _, at, from, to): &&GivenUp| of == topic && *at == partition && (*from..*to).contains(&offset);
+        self.given_up.iter().filter(is_there).count()
+    }
+
     fn give_up(&mut self, newest: Option<i64>, main: Option<i64>) {
         let history = self.world.history();
         let (ledger, held) = (history.incarnations(newest), history.incarnations(main));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::filter::ByOffset;
 use super::random::Random;
 use crate::decode::evolution::Evolution;
 use crate::decode::layout::{Format, Given, KeyColumns, Layout, Metadata, MetadataNames, Tombstones};
@@ -68,7 +69,9 @@ pub struct Scenario {
     pub bad_per_mille: u64,
     /// Snapshots to keep.
     pub keep_snapshots: usize,
-    /// The table.
+    /// Which records the table gets; `None`: all.
+    pub filter: Option<ByOffset>,
+    /// The table. Where it adopts one, another tool has made it, with a row.
     pub spec: TableSpec,
     /// Whether the table reads its topics through a reading that others could share.
     pub shared: bool,
@@ -84,6 +87,14 @@ impl Scenario {
         let on_error = random.pick(&[OnError::DeadLetter, OnError::DeadLetter, OnError::Skip, OnError::Suspend]);
         let mends = avro || on_error != OnError::Suspend;
         let names: Vec<String> = topics.iter().map(|(name, _)| name.clone()).collect();
+        let filter = ByOffset { decides_all: on_error == OnError::Suspend };
+        let filter = random.per_mille(300).then_some(filter);
+        let mut spec = spec(random, names, avro, on_error);
+        spec.filter = filter.map(ByOffset::of_table);
+        if random.per_mille(250) {
+            spec.adopts = true;
+            spec.partition_by.clear();
+        }
         Self {
             topics,
             avro,
@@ -94,7 +105,8 @@ impl Scenario {
             happenings: happenings(random),
             bad_per_mille: if mends { random.pick(&[0, 20, 100]) } else { 0 },
             keep_snapshots: random.between(20, 60) as usize,
-            spec: spec(random, names, avro, on_error),
+            filter,
+            spec,
             shared: false,
         }
     }
@@ -164,6 +176,7 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
         key_format: Format::None,
         key_columns: KeyColumns::None,
         value_format: if avro { Format::Registry } else { Format::String },
+        projection: Arc::default(),
         names: MetadataNames::Kafka,
         metadata: vec![
             Metadata::Topic,
@@ -181,17 +194,21 @@ fn spec(random: &mut Random, topics: Vec<String>, avro: bool, on_error: OnError)
         record_bytes_max: 1 << 20,
         evolution: Evolution::Extend,
         partitioned: Vec::new(),
+        pinned: Vec::new(),
         given: Given::default(),
     };
     let by_partition = PartitionField { column: "kafka_partition".to_owned(), transform: Transform::Identity };
     TableSpec {
         settings,
         layout,
+        filter: None,
+        adopts: false,
         partition_by: if random.per_mille(300) { vec![by_partition] } else { Vec::new() },
         sort_by: Vec::new(),
         format_version: random.pick(&[2, 2, 3]),
-        properties: BTreeMap::new(),
+        properties: BTreeMap::from([("frazil.mapping.version".to_owned(), "1".to_owned())]),
         location: None,
+        dead_letter_topic: None,
         subjects: Subjects { key: "topic-key".to_owned(), value: "topic-value".to_owned() },
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
+use super::existing;
 use super::group::{Group, Member};
 use super::lake::{WatchedCatalog, WatchedLake, WatchedRegistry, catalog_fault};
 use super::operator::Operator;
@@ -138,6 +139,9 @@ impl Simulation {
             self.world.broker().create(name, self.world.clock.fresh_id(), *partitions);
         }
         register(&self.world, FIRST_SCHEMA);
+        if self.scenario.spec.adopts {
+            existing::make(&self.catalog, &self.stores, &self.scenario, self.world.clock.now_ms()).await?;
+        }
         let coordinate = {
             let (group, world, cooperative) =
                 (Arc::clone(&self.group), Arc::clone(&self.world), self.scenario.cooperative);

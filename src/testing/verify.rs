@@ -9,6 +9,7 @@ use iceberg::spec::{ManifestList, ManifestStatus, SnapshotRef, TableMetadata};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::broker::{Entry, Fate, Partition};
+use super::existing;
 use super::history::Incarnation;
 use super::operator::Operator;
 use super::scenario::Scenario;
@@ -33,6 +34,9 @@ type Content = (Option<String>, Option<String>);
 pub async fn verify(world: &World, stores: &Stores, operator: &Operator, scenario: &Scenario) -> Result<usize> {
     let metadata = operator.metadata().await.ok_or_else(|| Error::bug("there is no table"))?;
     let mut reader = Reader { stores, metadata: &metadata, manifests: BTreeMap::new(), files: BTreeMap::new() };
+    if scenario.spec.adopts {
+        check_existing(world, &mut reader).await?;
+    }
     let mut table: BTreeMap<Key, BTreeMap<i64, Content>> = BTreeMap::new();
     let mut rows = 0;
     for path in reader.paths(metadata.current_snapshot()).await? {
@@ -58,6 +62,21 @@ pub async fn verify(world: &World, stores: &Stores, operator: &Operator, scenari
     let table = std::mem::take(&mut comparison.table);
     snapshots(world, &mut reader, &table).await?;
     Ok(rows)
+}
+
+/// What another tool had written before is in every snapshot, once.
+async fn check_existing(world: &World, reader: &mut Reader<'_>) -> Result<()> {
+    for snapshot in progress::ancestry(reader.metadata) {
+        let paths = reader.paths(Some(snapshot)).await?;
+        let found = paths.iter().filter(|path| *path == existing::FILE).count();
+        if found != 1 {
+            let id = snapshot.snapshot_id();
+            world.wrong(format!("snapshot {id} has what was there before {found} times"));
+        }
+    }
+    // Its rows are of no record.
+    reader.files.insert(existing::FILE.to_owned(), Vec::new());
+    Ok(())
 }
 
 /// I3: the rows of every retained snapshot are those below its own ledger.
@@ -161,10 +180,17 @@ impl Comparison<'_> {
             }
             return;
         };
-        let content = match &record.fate {
-            Fate::Row(first, second) => (first.clone(), second.clone()),
-            Fate::RejectUntilRegistered(_, text) => (Some(text.clone()), None),
-            Fate::Reject => {
+        let verdict = self.scenario.filter.map_or(Some(true), |filter| filter.verdict(offset));
+        let content = match (&record.fate, verdict) {
+            (Fate::Row(first, second), Some(true)) => (first.clone(), second.clone()),
+            (Fate::RejectUntilRegistered(_, text), Some(true)) => (Some(text.clone()), None),
+            (Fate::Row(..) | Fate::RejectUntilRegistered(..), Some(false)) => {
+                if found.is_some() {
+                    self.world.wrong(format!("{key:?} at {offset} is a row and is to be left out"));
+                }
+                return;
+            }
+            (Fate::Reject, _) | (_, None) => {
                 if found.is_some() {
                     self.world.wrong(format!("{key:?} at {offset} is a row and cannot be one"));
                 }
@@ -196,7 +222,9 @@ impl Comparison<'_> {
 
     fn compare_letters(&self, letters: &BTreeMap<(String, i32, i64), usize>) {
         for (key, found) in letters {
-            let (least, most) = self.letters.get(key).copied().unwrap_or((0, 0));
+            let (least, most) = self.letters.get(key).copied().unwrap_or_default();
+            // Letters stay of records that were given up before their partition had a ledger that is left.
+            let most = most + self.operator.given_up_at(&key.0, key.1, key.2);
             if *found < least || (*found > most && !self.operator.read_again) {
                 self.world.wrong(format!("{found} dead letters of {key:?}, not {least} to {most}"));
             }

@@ -11,16 +11,16 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
-use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::IndexSpec;
 use super::chunk::pieces;
-use super::{IndexSpec, TopicOf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TopicPartition;
+use crate::model::record::TopicOf;
 use crate::model::schema::{TableSchema, Type};
 use crate::model::template::{Part, Template};
 use crate::ports::Embedder;
@@ -102,7 +102,9 @@ fn filter_type(kind: &Type) -> Option<DataType> {
         Type::Int | Type::Long => Some(DataType::Int64),
         Type::Float | Type::Double | Type::Decimal(..) => Some(DataType::Float64),
         Type::Date => Some(DataType::Date32),
-        Type::Timestamp | Type::TimestampTz => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        Type::Timestamp | Type::TimestampTz | Type::TimestampNs | Type::TimestampTzNs => {
+            Some(DataType::Timestamp(TimeUnit::Microsecond, None))
+        }
         Type::String | Type::Uuid | Type::Time => Some(DataType::Utf8),
         Type::Fixed(_) | Type::Binary | Type::Struct(_) | Type::List(_) | Type::Map(..) => None,
     }
@@ -114,42 +116,18 @@ pub(super) type Covered = BTreeMap<(TopicPartition, i32), Vec<i64>>;
 impl IndexSpec {
     /// `rows` but for those of records that are `covered`, and those that are of no record, as other engines may write.
     pub(super) fn rows_but(&self, rows: &RecordBatch, covered: &Covered) -> Result<RecordBatch> {
-        let lacking = |name: &str| Error::corrupt(format!("rows of `{}` have no `{name}`", self.table));
-        let column = |name: &str| rows.column_by_name(name).ok_or_else(|| lacking(name));
-        let partitions = cast(column(&self.columns.partition)?, &DataType::Int32).map_err(unfit)?;
-        let offsets = cast(column(&self.columns.offset)?, &DataType::Int64).map_err(unfit)?;
-        let (partitions, offsets) = (partitions.as_primitive::<Int32Type>(), offsets.as_primitive::<Int64Type>());
-        let topics = match &self.columns.topic {
-            TopicOf::One(_) => None,
-            TopicOf::Column(name) => Some(cast(column(name)?, &DataType::Utf8).map_err(unfit)?),
-        };
-        let incarnations = self.columns.incarnation.as_ref().and_then(|name| rows.column_by_name(name));
-        let incarnations = incarnations.map(|column| cast(column, &DataType::Int32)).transpose().map_err(unfit)?;
+        let ids = self.columns.ids(rows)?;
         let keep = |row: usize| {
-            let topic = match (&self.columns.topic, &topics) {
-                (TopicOf::One(topic), _) => Some(&**topic),
-                (TopicOf::Column(_), topics) => topics
-                    .as_ref()
-                    .filter(|topics| topics.is_valid(row))
-                    .map(|topics| topics.as_string::<i32>().value(row)),
-            };
-            let (Some(topic), true, true) = (topic, partitions.is_valid(row), offsets.is_valid(row)) else {
-                return false;
-            };
-            let given = incarnations.as_ref().filter(|column| column.is_valid(row));
-            let incarnation = given.map_or(0, |column| column.as_primitive::<Int32Type>().value(row));
-            let is_of = |((source, of), _): &(&(TopicPartition, i32), &Vec<i64>)| {
-                *source.topic == *topic && source.partition == partitions.value(row) && *of == incarnation
-            };
-            !covered.iter().filter(is_of).any(|(_, taken)| taken.binary_search(&offsets.value(row)).is_ok())
+            ids.at(row).is_some_and(|(topic, partition, incarnation, offset)| {
+                let is_of = |((source, of), _): &(&(TopicPartition, i32), &Vec<i64>)| {
+                    *source.topic == *topic && source.partition == partition && *of == incarnation
+                };
+                !covered.iter().filter(is_of).any(|(_, taken)| taken.binary_search(&offset).is_ok())
+            })
         };
         let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(keep(row))).collect();
         filter_record_batch(rows, &keep).map_err(|e| Error::bug("filter rows").with_source(e))
     }
-}
-
-fn unfit(error: ArrowError) -> Error {
-    Error::corrupt("a column of a record's identity has another type").with_source(error)
 }
 
 /// One entry for each piece of text in `rows`, in their order; rows without text have none. `batch` is noted in each.
@@ -207,7 +185,7 @@ pub(super) fn entries(
             }
             None => Arc::new(Int32Array::from_value(0, of.len())),
         },
-        optional(spec.columns.time.as_deref(), &DataType::Timestamp(TimeUnit::Microsecond, None))?,
+        optional(spec.time.as_deref(), &DataType::Timestamp(TimeUnit::Microsecond, None))?,
         Arc::new(Int32Array::from(chunks)),
         Arc::new(StringArray::from_iter_values(&cut)),
         Arc::new(Int64Array::from_iter_values(cut.iter().map(|text| hash(text)))),

@@ -32,6 +32,7 @@ pub use search::Searcher;
 pub use store::{Place, drop_index};
 
 use crate::model::ids::TableName;
+use crate::model::record::RecordColumns;
 use crate::model::template::Template;
 
 /// What of a table is indexed.
@@ -43,34 +44,12 @@ pub struct IndexSpec {
     pub topics: BTreeSet<Arc<str>>,
     /// Where its rows say which records they are.
     pub columns: RecordColumns,
+    /// Column of the timestamp, where the table has one.
+    pub time: Option<String>,
     /// The text that is found.
     pub text: Template,
     /// Columns that a search may filter by.
     pub filters: Vec<String>,
-}
-
-/// The columns of a record's identity and time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordColumns {
-    /// The topic.
-    pub topic: TopicOf,
-    /// Column of the partition.
-    pub partition: String,
-    /// Column of the offset.
-    pub offset: String,
-    /// Column of how often the topic was declared made anew, where the table has one.
-    pub incarnation: Option<String>,
-    /// Column of the timestamp, where the table has one.
-    pub time: Option<String>,
-}
-
-/// Where a row's topic stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TopicOf {
-    /// All rows are of this one.
-    One(Arc<str>),
-    /// In this column.
-    Column(String),
 }
 
 impl IndexSpec {
@@ -79,12 +58,8 @@ impl IndexSpec {
     pub fn needs(&self) -> BTreeSet<&str> {
         let mut names = self.text.columns();
         names.extend(self.filters.iter().map(String::as_str));
-        names.extend([self.columns.partition.as_str(), self.columns.offset.as_str()]);
-        names.extend(self.columns.time.as_deref());
-        names.extend(self.columns.incarnation.as_deref());
-        if let TopicOf::Column(name) = &self.columns.topic {
-            names.insert(name);
-        }
+        names.extend(self.columns.names());
+        names.extend(self.time.as_deref());
         names
     }
 }

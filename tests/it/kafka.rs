@@ -9,7 +9,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -32,12 +32,19 @@ fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
 /// unless it says otherwise: those of tests have old timestamps, which retention would take for their age.
 #[track_caller]
 pub fn create_topic(kafka: &Kafka, name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
-    for (key, value) in config {
-        topic = topic.set(key, value);
-    }
+    create_topics(kafka, &[name.to_owned()], partitions, config);
+}
+
+/// The same for several at once.
+#[track_caller]
+pub fn create_topics(kafka: &Kafka, names: &[String], partitions: i32, config: &[(&str, &str)]) {
+    let topic = |name| {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+        config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+    };
+    let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
     let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
-    for result in block_on(admin(kafka).create_topics([&topic], &options)).unwrap() {
+    for result in block_on(admin(kafka).create_topics(&topics, &options)).unwrap() {
         result.unwrap();
     }
 }
@@ -85,8 +92,23 @@ pub fn watermarks(kafka: &Kafka, topic: &str, partition: i32) -> (i64, i64) {
 /// The number of records that a topic still has, read uncommitted; compaction and retention make it smaller.
 #[track_caller]
 pub fn count_records(kafka: &Kafka, topic: &str) -> u64 {
+    let mut count = 0;
+    each_record(kafka, topic, "read_uncommitted", |_| count += 1);
+    count
+}
+
+/// All records of a topic that no transaction has taken back.
+#[track_caller]
+pub fn read_all(kafka: &Kafka, topic: &str) -> Vec<OwnedMessage> {
+    let mut all = Vec::new();
+    each_record(kafka, topic, "read_committed", |message| all.push(message.detach()));
+    all
+}
+
+#[track_caller]
+fn each_record(kafka: &Kafka, topic: &str, isolation: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
     let mut config = client(kafka);
-    config.set("group.id", "frazil-count").set("enable.partition.eof", "true");
+    config.set("group.id", "frazil-reads").set("enable.partition.eof", "true").set("isolation.level", isolation);
     let consumer: BaseConsumer = config.create().unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
     let mut wanted = TopicPartitionList::new();
@@ -94,15 +116,14 @@ pub fn count_records(kafka: &Kafka, topic: &str) -> u64 {
         wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
     consumer.assign(&wanted).unwrap();
-    let (mut count, mut ended) = (0, 0);
+    let mut ended = 0;
     while ended < wanted.count() {
         match consumer.poll(DEADLINE).unwrap() {
-            Ok(_) => count += 1,
+            Ok(message) => take(&message),
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
-            Err(error) => panic!("count records of {topic}: {error}"),
+            Err(error) => panic!("read {topic}: {error}"),
         }
     }
-    count
 }
 
 /// What is produced; a missing value is a tombstone, a missing partition is chosen by the key.

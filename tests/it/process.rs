@@ -59,6 +59,11 @@ impl Frazil {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {

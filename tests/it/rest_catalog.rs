@@ -189,7 +189,7 @@ struct States {
 }
 
 impl States {
-    fn prepare(name: &str) -> Self {
+    fn prepare(name: &str, format_version: u8) -> Self {
         let (kafka, registry, prefix) = (Kafka::shared(), Registry::shared(), name.replace('_', "-"));
         let mut lake = Lake::local(name);
         // Another process does the maintenance; SQLite is for one alone.
@@ -203,6 +203,7 @@ impl States {
         });
         let mut config = lake.config(kafka, registry, name, &tables.collect());
         config["defaults"]["commit_interval"] = "300ms".into();
+        config["defaults"]["format_version"] = format_version.into();
         // Nothing is maintained but by hand.
         let served = Served::run(lake, &config, &["--roles", "ingest"], prefix, None);
         for round in 0..3 {
@@ -289,9 +290,9 @@ fn send_orders(topic: &str, schema: &str, numbers: Range<i64>) {
     producer.flush();
 }
 
-#[test]
-fn duckdb_pyiceberg_and_spark_read_every_state_of_a_table() {
-    let states = States::prepare("rest_states");
+/// Spark starts slowly: it copies all at once.
+fn every_state_is_read(name: &str, format_version: u8) {
+    let states = States::prepare(name, format_version);
     let early = format!("shop.compacted@{}", states.early);
     let tables = ["shop.fresh", "shop.evolved", "shop.compacted", "shop.expired", early.as_str()];
     let copies = spark_copies(&tables, &[&format!("uri={}", states.served.url)]);
@@ -299,9 +300,19 @@ fn duckdb_pyiceberg_and_spark_read_every_state_of_a_table() {
 }
 
 #[test]
+fn duckdb_pyiceberg_and_spark_read_every_state_of_a_table() {
+    every_state_is_read("rest_states", 2);
+}
+
+#[test]
+fn duckdb_pyiceberg_and_spark_read_every_state_of_a_table_of_format_3() {
+    every_state_is_read("rest_states_3", 3);
+}
+
+#[test]
 #[ignore = "needs a JDK 25 with jdk.incubator.vector; `make test` runs it where there is one"]
 fn trino_reads_every_state_of_a_table() {
-    let states = States::prepare("rest_states_trino");
+    let states = States::prepare("rest_states_trino", 2);
     let trino = Trino::start("trino", &states.served.url);
     states.assert_read_by(&["--engine", "trino", "--trino", &trino.url]);
 }

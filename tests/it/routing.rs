@@ -219,3 +219,72 @@ fn topics_of_a_pattern_are_taken_as_they_appear() {
         (status == 200 && serde_json::from_str::<Value>(&text).unwrap()["rows"] == expected).then_some(())
     });
 }
+
+#[test]
+fn records_go_by_a_field_whatever_its_type() {
+    let (kafka, registry, lake) = (Kafka::shared(), Registry::shared(), Lake::local("routing_field"));
+    let (json, avro) = ("routing-field-json", "routing-field-avro");
+    let producer = Producer::new(kafka);
+    let send = |topic: &str, n: usize, value: &[u8]| {
+        let partition = Some(i32::try_from(n % 2).unwrap());
+        producer.send(topic, &Record { value: Some(value), partition, ..Record::default() });
+    };
+    let kinds = [json!("eu"), json!(7), json!(true), Value::Null, json!({"a": 1}), json!("west side"), json!(1.5)];
+    let of_json = |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            let mut record = json!({"n": n, "who": {"kind": kinds[n % kinds.len()]}});
+            if n % 8 == 7 {
+                record["who"] = "nobody".into();
+            }
+            send(json, n, record.to_string().as_bytes());
+        }
+    };
+    let schema = |kind: &str| {
+        format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"n","type":"long"}},{{"name":"who","type":{{"type":"record",
+                "name":"W","fields":[{{"name":"kind","type":"{kind}"}}]}}}}]}}"#
+        )
+    };
+    let text = Encoder::register(registry, &format!("{avro}-value"), &schema("string"));
+    let number = Encoder::register(registry, &format!("{avro}-other"), &schema("int"));
+    let of_avro = |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            let (encoder, kind) = match n % 3 {
+                0 => (&text, Avro::String("eu".to_owned())),
+                1 => (&text, Avro::String("7".to_owned())),
+                _ => (&number, Avro::Int(7)),
+            };
+            let who = Avro::Record(vec![("kind".to_owned(), kind)]);
+            let fields = vec![("n".to_owned(), Avro::Long(n.try_into().unwrap())), ("who".to_owned(), who)];
+            send(avro, n, &encoder.encode(Avro::Record(fields)));
+        }
+    };
+    let tables = json!([
+        {"topic": json, "table": "fields.j_{field:who.kind}", "key": {"columns": "none"}, "value": {"format": "json"}},
+        {"topic": avro, "table": "fields.a_{field:who.kind}", "key": {"columns": "none"}, "evolution": "branch"},
+    ]);
+    let config = lake.config(kafka, registry, json, &tables);
+    for topic in [json, avro] {
+        create_topic(kafka, topic, 2, &[]);
+    }
+    // The second run begins with values of another type than the first one.
+    for (of_json_to, of_avro_to, from) in [(29, 29, 0), (70, 60, 29)] {
+        of_json(from..of_json_to);
+        of_avro(from..of_avro_to);
+        producer.flush();
+        Frazil::until_caught_up(&lake.dir, &config, DEADLINE);
+    }
+    let frazil = Frazil::run(&lake.dir, &config, &[], &[]);
+    let numbers = |table: &str| -> Vec<usize> {
+        let rows = committed(&frazil, &format!("SELECT n FROM fields.{table} ORDER BY n"));
+        rows.as_array().unwrap().iter().map(|row| row["n"].as_u64().unwrap().try_into().unwrap()).collect()
+    };
+    let is_kind = |n: &usize, kind: usize| n % 8 != 7 && n % kinds.len() == kind;
+    for (table, kind) in [("j_eu", 0), ("j_7", 1), ("j_true", 2), ("j_west_side", 5)] {
+        assert_eq!(numbers(table), (0..70).filter(|n| is_kind(n, kind)).collect::<Vec<_>>(), "{table}");
+    }
+    let unrouted = |n: &usize| n % 8 == 7 || [3, 4, 6].contains(&(n % kinds.len()));
+    assert_eq!(numbers("j__unrouted"), (0..70).filter(unrouted).collect::<Vec<_>>());
+    assert_eq!(numbers("a_eu"), (0..60).filter(|n| n % 3 == 0).collect::<Vec<_>>());
+    assert_eq!(numbers("a_7"), (0..60).filter(|n| n % 3 != 0).collect::<Vec<_>>());
+}

@@ -37,7 +37,9 @@ def produce(options, cases):
     registry = conform_write.Registry(options.registry)
     for case in cases:
         if case.compatibility and options.step == 1:
-            registry.set_config(f"{topic(options, case)}-value", ServerConfig(ConfigCompatibilityLevel(case.compatibility)))
+            level = ServerConfig(ConfigCompatibilityLevel(case.compatibility))
+            for _, copy in case.writes(options.step):
+                registry.set_config(conform_write.subject(topic(options, case), copy, "value"), level)
         for step, copy in case.writes(options.step):
             value = conform_write.writer(registry, step.value, topic(options, case), MessageField.VALUE, copy)
             key = conform_write.writer(registry, step.key, topic(options, case), MessageField.KEY, copy)

@@ -165,11 +165,15 @@ def _compile(registry, side, copy):
     return pool
 
 
+def subject(topic, copy, field):
+    """The other form of a schema is no new version of the subject."""
+    return f"{topic}-{field}" if copy == "text" else f"{topic}-{copy}-{field}"
+
+
 def _conf(side, copy="text"):
     conf = {"subject.name.strategy": topic_subject_name_strategy}
     if copy != "text":
-        # The other form of a schema is no new version of the subject.
-        conf["subject.name.strategy"] = lambda context, record: f"{context.topic}-{copy}-{context.field}"
+        conf["subject.name.strategy"] = lambda context, record: subject(context.topic, copy, context.field)
     if side.header == "guid":
         conf["schema.id.serializer"] = header_schema_id_serializer
     return conf

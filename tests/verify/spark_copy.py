@@ -1,4 +1,7 @@
-"""Copies tables with Spark out of a REST catalog into Parquet files: `JARS FOLDER TABLE[@SNAPSHOT],… KEY=VALUE…`."""
+"""Copies tables with Spark out of a REST catalog into Parquet files: `JARS FOLDER TABLE[@SNAPSHOT][+lineage],… KEY=VALUE…`.
+
+With `+lineage` the rows have the two columns that format 3 keeps of their origin.
+"""
 
 import glob
 import sys
@@ -28,10 +31,12 @@ def main():
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     for name in tables.split(","):
-        table, _, snapshot = name.partition("@")
+        plain, lineage, _ = name.partition("+lineage")
+        table, _, snapshot = plain.partition("@")
         quoted = ".".join(f"`{part}`" for part in ["rest", *table.split(".")])
         at = f" VERSION AS OF {snapshot}" if snapshot else ""
-        spark.sql(f"SELECT * FROM {quoted}{at}").write.parquet(f"{folder}/{name}")
+        more = ", _row_id, _last_updated_sequence_number" if lineage else ""
+        spark.sql(f"SELECT *{more} FROM {quoted}{at}").write.parquet(f"{folder}/{name}")
     spark.stop()
 
 

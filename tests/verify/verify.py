@@ -116,6 +116,8 @@ def plan(expected, options):
     columns |= {name: (kind, f"value:{name}") for name, kind in values.items()}
     for what, kind in topic.metadata_types(options.names, options.include).items():
         columns[topic.column(options.names, what)] = (kind, f"meta:{what}")
+    for name, kind in options.typed:
+        columns[name] = (kind, columns[name][1])
     return columns
 
 
@@ -277,6 +279,7 @@ def arguments():
     add("--allow-extra", action="store_true", help="rows whose records the topic no longer has (compaction, retention) are counted")
     add("--where", default="true", help="SQL over the table's columns: which rows to look at")
     add("--ignore", action="append", default=[], metavar="COLUMN", help="a column that may be there and is not compared")
+    add("--typed", action="append", default=[], type=lambda t: tuple(t.split("=", 1)), metavar="COLUMN=TYPE", help="a column that another tool made wider")
     add("--first", type=int, default=10, help="findings shown of each kind")
     add("--json", action="store_true")
     options = parser.parse_args()

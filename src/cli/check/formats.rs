@@ -13,8 +13,8 @@ use crate::pipeline::driver::TableSpec;
 
 /// One side of a table's records.
 pub(super) enum Chosen {
-    /// By this schema; with its subject and id in words.
-    Schema(Arc<Schema>, String),
+    /// By this schema; with its subject and id in words, and its id in the registry, 0 where it has none.
+    Schema(Arc<Schema>, String, u32),
     /// One column of this type.
     Column(Type, &'static str),
     /// No columns.
@@ -30,10 +30,16 @@ impl Chosen {
     /// Which field has no column type.
     pub(super) fn columns(&self, layout: &Layout) -> Result<Columns> {
         match self {
-            Self::Schema(schema, _) => schema.columns(MessagePath::FIRST, layout.mapping),
+            Self::Schema(schema, ..) => schema.columns(MessagePath::FIRST, layout.mapping),
             Self::Column(kind, _) => Ok(Columns::One(kind.clone())),
             Self::Nothing | Self::Open(_) => Ok(Columns::Nothing),
         }
+    }
+
+    /// The name of its type of record, and the id of its schema.
+    pub(super) fn version(&self) -> Option<(String, u32)> {
+        let Self::Schema(schema, _, id) = self else { return None };
+        Some((schema.name(MessagePath::FIRST)?.to_owned(), *id))
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -42,7 +48,7 @@ impl Chosen {
 
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Schema(_, by) | Self::Open(by) => by.clone(),
+            Self::Schema(_, by, _) | Self::Open(by) => by.clone(),
             Self::Column(_, word) => (*word).to_owned(),
             Self::Nothing => "not stored".to_owned(),
         }
@@ -81,7 +87,7 @@ fn choose_side(
         Format::Given => {
             let schema = given.map(|given| {
                 let by = format!("{} by the schema that the configuration gives", given.schema.language());
-                Chosen::Schema(Arc::clone(&given.schema), by)
+                Chosen::Schema(Arc::clone(&given.schema), by, 0)
             });
             return Ok(schema.unwrap_or(Chosen::Nothing));
         }
@@ -101,7 +107,7 @@ fn choose_side(
     match Schema::parse(found) {
         Ok(schema) => {
             let by = format!("{} by subject `{subject}` (schema id {})", schema.language(), found.id);
-            Ok(Chosen::Schema(Arc::new(schema), by))
+            Ok(Chosen::Schema(Arc::new(schema), by, found.id))
         }
         Err(error) => Err(format!("subject `{subject}` cannot be read: {}", error.chain())),
     }

@@ -1,12 +1,15 @@
 //! `frazil check`: tries the configuration, every connection and every permission, a line each with a remedy. Opening
-//! the catalog makes its database where it lacks; below the warehouse one small object is made and deleted again.
+//! the catalog makes its database where it lacks; below the warehouse one small object is made and deleted again. With
+//! `--schema`, what a new version of a schema would change (`schema`).
 
 mod formats;
+mod rows;
+mod schema;
 mod services;
 mod table;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -14,14 +17,25 @@ use super::view::{View, show};
 use super::{ConfigFile, DONE, FAILED, clock};
 use crate::config::{Config, process_env};
 use crate::error::{Error, Result};
+use crate::model::ids::TableName;
 use crate::runtime::clock::Clock;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  frazil check -c frazil.yaml\n  \
-                        frazil check --json | jq '.checks[] | select(.outcome == \"failed\")'")]
+                        frazil check --json | jq '.checks[] | select(.outcome == \"failed\")'\n  \
+                        frazil check --table shop.orders --schema order-v2.avsc")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
+    /// Says what a new version of this table's schema would change; nothing else is tried.
+    #[arg(long, requires = "schema", value_name = "TABLE")]
+    table: Option<TableName>,
+    /// The new version: Avro (`.avsc`), Protobuf (`.proto`, its first message) or JSON Schema (`.json`).
+    #[arg(long, requires = "table", value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// It is the schema of keys, not of values.
+    #[arg(long, requires = "schema")]
+    key: bool,
 }
 
 /// All that was tried.
@@ -39,7 +53,7 @@ struct Check {
     outcome: Outcome,
     /// What was found.
     found: String,
-    /// What to do about it, where it failed.
+    /// What to do about it, where something is to be done.
     remedy: Option<String>,
 }
 
@@ -48,6 +62,8 @@ struct Check {
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Ok,
+    /// It goes on, but perhaps not as meant.
+    Warning,
     Failed,
     /// It depends on something that failed.
     Skipped,
@@ -56,6 +72,10 @@ enum Outcome {
 impl Check {
     fn ok(what: impl Into<String>, found: impl Into<String>) -> Self {
         Self { what: what.into(), outcome: Outcome::Ok, found: found.into(), remedy: None }
+    }
+
+    fn warning(what: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Warning, ..Self::failed(what, found, remedy) }
     }
 
     fn failed(what: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -82,6 +102,7 @@ impl View for Report {
         for Check { what, outcome, found, remedy } in &self.checks {
             let outcome = match outcome {
                 Outcome::Ok => "ok",
+                Outcome::Warning => "warning",
                 Outcome::Failed => "failed",
                 Outcome::Skipped => "skipped",
             };
@@ -104,6 +125,11 @@ impl Report {
 }
 
 pub(super) async fn execute(args: Args, json: bool) -> Result<u8> {
+    if let (Some(table), Some(file)) = (&args.table, &args.schema) {
+        let forecast = schema::forecast(&args.config.path, table, file, args.key, &clock()).await?;
+        show(&forecast, json)?;
+        return Ok(forecast.exit_code());
+    }
     let report = report(&args.config.path, &clock()).await;
     show(&report, json)?;
     Ok(report.exit_code())

@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Check;
 use super::formats::{self, Chosen};
+use super::rows;
 use super::services::{States, Subjects};
+use super::{Check, schema};
 use crate::app;
 use crate::cli::topics::TopicNow;
 use crate::config::{Config, TableConfig};
-use crate::decode::evolution::evolved;
+use crate::decode::evolution::{self, Side, differences, evolved};
+use crate::decode::layout::Layout;
+use crate::decode::schema::Columns;
 use crate::error::Result;
 use crate::lake::inspect;
 use crate::model::ids::TopicPartition;
 use crate::model::mapping;
 use crate::model::schema::TableSchema;
 use crate::pipeline::driver::TableSpec;
+use crate::pipeline::driver::takeover::{fit, layout_for};
 use crate::pipeline::event::Survey;
 use crate::pipeline::recovery::{Decision, decide};
 use crate::ports::{Recovery, TableState};
@@ -45,20 +49,64 @@ pub(super) fn checks(
         }
         None => checks.push(Check::skipped(formats, "the schema registry cannot be asked")),
     }
-    checks.push(match states {
-        None => Check::skipped(name, "the catalog cannot be asked"),
-        Some(states) => match states.get(&table.table).and_then(Option::as_ref) {
-            Some(state) => existing(name, &spec, state, topics, chosen.as_ref()),
-            None => new(name, &spec, chosen.as_ref()),
-        },
-    });
+    let state = states.and_then(|states| states.get(&table.table)?.as_ref());
+    match (states, state) {
+        (None, _) => checks.push(Check::skipped(name, "the catalog cannot be asked")),
+        (_, Some(state)) if state.shape.is_foreign => checks.extend(foreign(name, &spec, state, chosen.as_ref())),
+        (_, Some(state)) => checks.push(existing(name, &spec, state, topics, chosen.as_ref())),
+        (_, None) => checks.push(new(name, &spec, chosen.as_ref())),
+    }
+    if let Some((key, value)) = &chosen {
+        checks.extend(rows::checks(&spec, key, value, state));
+    }
     checks
+}
+
+/// A table that another tool made: what taking it over would change, or each thing that is in the way.
+fn foreign(name: String, spec: &TableSpec, state: &TableState, chosen: Option<&(Chosen, Chosen)>) -> Vec<Check> {
+    let Some((key, value)) = chosen else { return vec![Check::skipped(name, "the records' columns are not known")] };
+    let is_open = key.is_open() || value.is_open();
+    // What cannot be read makes no columns, as where a table is made; its own check says so.
+    let side = |side: &Chosen, layout: &Layout| side.columns(layout).unwrap_or(Columns::Nothing);
+    let columns = |layout: &Layout| layout.table_schema(side(key, layout), side(value, layout));
+    let is = format!("it has {} rows and was made by another tool", state.rows);
+    match fit(spec, state, is_open, columns) {
+        Err(misfits) => {
+            let each = misfits.into_iter().map(|misfit| {
+                let what = format!("{} of table `{}`", misfit.what, spec.settings.table);
+                Check::failed(what, misfit.found, misfit.remedy)
+            });
+            let whole = Check::failed(
+                name,
+                format!("{is}; records do not fit"),
+                "mend what is named, or write to another table",
+            );
+            each.chain([whole]).collect()
+        }
+        Ok(schema) => {
+            let added = schema.fields.iter().filter(|field| state.schema.field(&field.name).is_none());
+            let added: Vec<&str> = added.map(|field| field.name.as_str()).collect();
+            let more = if is_open { ", and more with the first record" } else { "" };
+            let deletes = match state.shape.delete_files {
+                0 => String::new(),
+                count => format!("; frazil's SQL and search cannot read it while it has its {count} delete files"),
+            };
+            let fits = format!("{is}; records fit, columns to be added: {}{more}{deletes}", added.join(", "));
+            match spec.adopts {
+                true => vec![Check::ok(name, format!("{fits}; it will be taken over"))],
+                false => {
+                    let remedy = "set `existing: adopt` to append to it, or write to another table";
+                    vec![Check::failed(name, fits, remedy)]
+                }
+            }
+        }
+    }
 }
 
 /// A table that is to be made.
 fn new(name: String, spec: &TableSpec, chosen: Option<&(Chosen, Chosen)>) -> Check {
     let Some((key, value)) = chosen else { return Check::skipped(name, "its columns are not known") };
-    let schema = match wanted(spec, key, value) {
+    let schema = match wanted(&spec.layout, &TableSchema::default(), key, value) {
         Ok(schema) => schema,
         Err(error) => {
             let remedy = "change the schema, or set the format to `bytes`";
@@ -83,11 +131,16 @@ fn new(name: String, spec: &TableSpec, chosen: Option<&(Chosen, Chosen)>) -> Che
     Check::ok(name, format!("will be made with columns {}{more}", names(&schema)))
 }
 
-fn wanted(spec: &TableSpec, key: &Chosen, value: &Chosen) -> Result<TableSchema> {
-    Ok(spec.layout.table_schema(key.columns(&spec.layout)?, value.columns(&spec.layout)?))
+/// The columns that records want of `table`.
+///
+/// # Errors
+/// Which field has no column type, or which two would have one column.
+pub(super) fn wanted(layout: &Layout, table: &TableSchema, key: &Chosen, value: &Chosen) -> Result<TableSchema> {
+    let side = |chosen: &Chosen| Ok(Side { columns: chosen.columns(layout)?, version: chosen.version() });
+    evolution::wanted(table, layout, side(key)?, side(value)?)
 }
 
-fn names(schema: &TableSchema) -> String {
+pub(super) fn names(schema: &TableSchema) -> String {
     let columns = inspect::columns(schema).into_iter();
     columns.map(|column| format!("{} {}", column.name, column.kind)).collect::<Vec<_>>().join(", ")
 }
@@ -100,26 +153,20 @@ fn existing(
     topics: &BTreeMap<String, TopicNow>,
     chosen: Option<&(Chosen, Chosen)>,
 ) -> Check {
-    let differences = mapping::difference(&state.properties, &spec.properties);
-    if !differences.is_empty() {
-        return Check::failed(
-            name,
-            differences.join("; "),
-            "set it back, write to another table, or see `frazil tables alter`",
-        );
+    let settings = mapping::difference(&state.properties, &spec.properties);
+    if !settings.is_empty() {
+        let remedy = "set it back, write to another table, or see `frazil tables alter`";
+        return Check::failed(name, settings.join("; "), remedy);
     }
     let mut columns = String::new();
     if let Some((key, value)) = chosen {
-        let schema = wanted(spec, key, value).map_err(|error| error.chain());
-        match schema.and_then(|wanted| evolved(&state.schema, &wanted, &spec.layout)) {
+        let layout = layout_for(spec, state);
+        let schema = wanted(&layout, &state.schema, key, value).map_err(|error| error.chain());
+        match schema.and_then(|wanted| evolved(&state.schema, &wanted, &layout)) {
             Ok(None) => {}
             Ok(Some(schema)) => {
-                let added = schema.fields.into_iter().filter(|field| state.schema.field(&field.name).is_none());
-                let added: Vec<String> = added.map(|field| field.name).collect();
-                columns = match added.as_slice() {
-                    [] => ", columns will be changed".to_owned(),
-                    added => format!(", columns will be added: {}", added.join(", ")),
-                };
+                let changes = differences(&state.schema, &schema);
+                columns = changes.iter().flat_map(|change| [", ".to_owned(), schema::text(change)]).collect();
             }
             Err(misfit) => {
                 return Check::failed(name, misfit, "register a schema that fits, or write to another table");

@@ -96,12 +96,13 @@ mod tables {
     use super::super::{Outcome, table};
     use crate::cli::topics::TopicNow;
     use crate::config::Config;
+    use crate::config::fields::Partitioning;
     use crate::model::ids::TopicPartition;
     use crate::model::ledger::{Position, TopicLedger};
     use crate::model::offsets::NextOffset;
     use crate::model::schema::{Field, TableSchema, Type};
     use crate::ports::{
-        Progress, Recovery, RegisteredSchema, SchemaFormat, Suspension, TableState, TopicFacts, Watermarks,
+        Progress, Recovery, RegisteredSchema, SchemaFormat, Suspension, TableShape, TableState, TopicFacts, Watermarks,
     };
 
     const SCHEMA: &str =
@@ -124,11 +125,12 @@ mod tables {
             uuid: Uuid::nil(),
             snapshot_id: Some(1),
             sequence_number: 0,
-            schema: Arc::new(TableSchema { schema_id: 0, fields }),
+            schema: Arc::new(TableSchema { schema_id: 0, ..TableSchema::of(fields) }),
             recovery: Recovery::At(progress),
             rows: 50,
             newest_ms: None,
             properties: Arc::default(),
+            shape: Arc::default(),
         };
         change(&mut state);
         States::from([(state.table.clone(), Some(state))])
@@ -162,6 +164,46 @@ mod tables {
     }
 
     #[test]
+    fn columns_and_rows_that_cannot_be_as_meant_are_told() {
+        let check = |options: &str, schema: &str, states: &States| check(options, 0, schema, states);
+        for states in [States::new(), state(|_| {})] {
+            for (options, outcome, expected) in [
+                ("columns: {rename: {note: text}}, where: text <> ''", Outcome::Ok, "text <> ''"),
+                (
+                    "columns: {rename: {note: text}}, where: note <> ''",
+                    Outcome::Failed,
+                    "neither table nor schema has `note`",
+                ),
+                ("where: note > now()", Outcome::Failed, "`now` does not always answer the same"),
+                ("where: id + 1", Outcome::Failed, "neither true nor false"),
+                ("columns: {exclude: [ID, later.x]}", Outcome::Warning, "no field is called `later.x`"),
+                ("columns: {rename: {note: id}}", Outcome::Failed, "fields `id` and `note` would both be column `id`"),
+                (
+                    "columns: {exclude: [kafka_offset]}",
+                    Outcome::Failed,
+                    "names `kafka_offset`, a column about the record itself",
+                ),
+                ("columns: {rename: {note: KAFKA_OFFSET}}", Outcome::Failed, "names `KAFKA_OFFSET`, a column about"),
+            ] {
+                // The table of the first and second case has what was renamed under its old name as well.
+                if !states.is_empty() && options.starts_with("columns: {rename: {note: text}}, where: note") {
+                    continue;
+                }
+                let (found, text) = check(options, SCHEMA, &states);
+                assert!(found == outcome && text.contains(expected), "{options}: {found:?} {text}");
+            }
+        }
+        // Where columns come with the records, nobody knows yet.
+        let (found, text) = check("value: {format: json}, where: status = 1", SCHEMA, &States::new());
+        assert!(found == Outcome::Warning && text.contains("`status` is not there yet"), "{text}");
+        let (found, text) = check("columns: {include: [id]}", SCHEMA, &States::new());
+        assert!(
+            found == Outcome::Ok && text.starts_with("will be made with columns id long, kafka_partition int"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_table_that_is_there_goes_on_or_says_why_not() {
         let ok = |text: &str, (outcome, found): (Outcome, String)| {
             assert!(outcome == Outcome::Ok && found.contains(text), "{outcome:?} {found}");
@@ -174,7 +216,7 @@ mod tables {
         failed("deleted by retention", check("", 60, SCHEMA, &as_made));
         ok("goes on", check("on_gap: continue", 60, SCHEMA, &as_made));
         let more = SCHEMA.replace("]}", r#",{"name":"country","type":"string"}]}"#);
-        ok("columns will be added: country", check("", 0, &more, &as_made));
+        ok("goes on from its ledger, add column `country` (string)", check("", 0, &more, &as_made));
         failed("id", check("", 0, &SCHEMA.replace("long", "boolean"), &as_made));
         let suspend = |state: &mut TableState| {
             let Recovery::At(progress) = &mut state.recovery else { return };
@@ -187,5 +229,30 @@ mod tables {
             state.properties = Arc::new(BTreeMap::from([("frazil.mapping.time_as".to_owned(), "string".to_owned())]));
         });
         failed("`time_as`", check("", 0, SCHEMA, &other));
+    }
+
+    #[test]
+    fn a_table_of_another_tool_is_shown_as_it_would_be_taken_over() {
+        let foreign = |fields: Vec<Field>| {
+            state(|state| {
+                state.recovery = Recovery::Fresh;
+                state.schema = Arc::new(TableSchema::of(fields));
+                let partition_by = vec!["day(at)".parse::<Partitioning>().unwrap().0];
+                let shape = TableShape { is_foreign: true, format_version: 2, partition_by, ..TableShape::default() };
+                state.shape = Arc::new(shape);
+            })
+        };
+        let fits = foreign(vec![Field::required("id", Type::Long), Field::optional("theirs", Type::Date)]);
+        let (outcome, text) = check("", 0, SCHEMA, &fits);
+        assert!(outcome == Outcome::Failed && text.contains("`existing: adopt`"), "{text}");
+        let (outcome, text) = check("existing: adopt", 0, SCHEMA, &fits);
+        assert_eq!(outcome, Outcome::Ok, "{text}");
+        assert!(text.contains("columns to be added: note, kafka_partition"), "{text}");
+        let (outcome, _) = check("existing: adopt, partition_by: [day(at)]", 0, SCHEMA, &fits);
+        assert_eq!(outcome, Outcome::Ok);
+        let (outcome, text) = check("existing: adopt, partition_by: [at]", 0, SCHEMA, &fits);
+        assert!(outcome == Outcome::Failed && text.contains("records do not fit"), "{text}");
+        let (outcome, text) = check("existing: adopt", 0, SCHEMA, &foreign(vec![Field::optional("id", Type::Int)]));
+        assert!(outcome == Outcome::Failed && text.contains("records do not fit"), "{text}");
     }
 }

@@ -16,7 +16,7 @@ fn every_mistake_in_a_table_s_origin_names_its_key_and_remedy() {
         ),
         (
             "tables: [{topic: a, table: 'x_{name}'}]",
-            "setting `tables[0].table`: `{name}` is no part of a name; write `{topic}`, `{record_name}` or `{header:name}`",
+            "setting `tables[0].table`: `{name}` is no part of a name; write `{topic}`, `{record_name}`, `{header:name}` or `{field:path}`",
         ),
         (
             "tables: [{topic: a, table: 'x_{record_name}_{header:y}'}]",

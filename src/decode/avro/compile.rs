@@ -1,5 +1,6 @@
 //! A writer's schema compiled against a table's columns: which step reads what into which column.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::choice::Choice;
@@ -8,8 +9,9 @@ use super::mapping::{Row, branch_fields, column_type, columns, is_columnless, sp
 use super::program::{Body, Op, Plan, Program, Step};
 use super::schema::{Kind, Logical, Node, RecordField, Schema};
 use super::skip::Skip;
-use crate::decode::mapping::{MappingOptions, column_for, mismatch};
+use crate::decode::mapping::{ColumnsFor, MappingOptions, mismatch};
 use crate::error::{Error, Result};
+use crate::model::projection::{self, Projection};
 use crate::model::schema::{Field, Type};
 
 impl Program {
@@ -18,8 +20,14 @@ impl Program {
     ///
     /// # Errors
     /// `InvalidRecord` where a field has no column type or one that the table's column cannot take.
-    pub fn compile(schema: &Schema, table: &[Field], open: &[usize], options: MappingOptions) -> Result<Self> {
-        let compiler = Compiler { schema, options };
+    pub fn compile(
+        schema: &Schema,
+        table: &[Field],
+        open: &[usize],
+        options: MappingOptions,
+        projection: &Projection,
+    ) -> Result<Self> {
+        let compiler = Compiler { schema, options, projection };
         let body = match Row::of(schema) {
             Row::Nothing => Body::Record(Plan { steps: vec![compiler.skip(&schema.root)], absent: Vec::new() }),
             Row::Record { fields, nullable } => {
@@ -52,13 +60,20 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::compile`].
-    pub fn compile_single(schema: &Schema, table: &[Field], index: usize, options: MappingOptions) -> Result<Self> {
+    pub fn compile_single(
+        schema: &Schema,
+        table: &[Field],
+        index: usize,
+        options: MappingOptions,
+        projection: &Projection,
+    ) -> Result<Self> {
         let field = &table[index];
+        let path = projection.field(&field.name).unwrap_or(&field.name);
         let (kind, _) = column_type(&schema.root, options, &field.name)?;
         if !field.kind.takes(&kind) {
             return Err(mismatch(&field.name, &kind, &field.kind));
         }
-        let op = Compiler { schema, options }.op(&schema.root, &field.kind, &field.name)?;
+        let op = Compiler { schema, options, projection }.op(&schema.root, &field.kind, path)?;
         Ok(Self { body: Body::Record(Plan { steps: vec![Step::Read(op, index)], absent: Vec::new() }) })
     }
 }
@@ -75,12 +90,19 @@ fn choice(plan: Plan, branches: &[RecordField]) -> Choice {
     Choice { branches, null, columns }
 }
 
+#[derive(Clone, Copy)]
 struct Compiler<'a> {
     schema: &'a Schema,
     options: MappingOptions,
+    projection: &'a Projection,
 }
 
 impl Compiler<'_> {
+    /// For what is inside a map.
+    fn whole(&self) -> Self {
+        Self { projection: &projection::ALL, ..*self }
+    }
+
     fn skip(&self, node: &Node) -> Step {
         Step::Skip(Box::new(Skip::new(node, self.schema)))
     }
@@ -95,7 +117,9 @@ impl Compiler<'_> {
         path: &str,
     ) -> Result<Plan> {
         // The mapping names columns (case collisions get a suffix); going through it keeps one rule for names.
-        let mut mapped = columns(fields, nullable, self.options, path.trim_end_matches('.'))?.into_iter();
+        let mapped = columns(fields, nullable, self.options, path.trim_end_matches('.'))?;
+        let mut columns = ColumnsFor::new(self.projection, table, open, &mapped, path);
+        let mut mapped = mapped.into_iter();
         let mut steps = Vec::with_capacity(fields.len());
         let mut present = Vec::new();
         for field in fields {
@@ -104,9 +128,9 @@ impl Compiler<'_> {
                 continue;
             }
             let column = mapped.next().ok_or_else(|| Error::bug("fewer columns than fields"))?;
-            let path = format!("{path}{}", column.name);
+            let path = self.projection.path(path, &column);
             let nullable = nullable || split_optional(&field.node).1;
-            let Some(index) = column_for(table, open, &column, nullable, &path)? else {
+            let Some(index) = columns.next(nullable, &path)? else {
                 steps.push(self.skip(&field.node));
                 continue;
             };
@@ -153,11 +177,11 @@ impl Compiler<'_> {
                 Op::List(Box::new(self.op(items, &element.kind, &format!("{path}.element"))?))
             }
             (Kind::Map(values), Type::Map(_, value)) => {
-                Op::Map(Box::new(self.op(values, &value.kind, &format!("{path}.value"))?))
+                Op::Map(Box::new(self.whole().op(values, &value.kind, &format!("{path}.value"))?))
             }
             (Kind::Entries(entry), Type::Map(key, value)) => {
                 let pair = [key.as_ref().clone(), value.as_ref().clone()];
-                Op::Entries(self.nested(&entry.fields, false, &pair, path)?)
+                Op::Entries(self.whole().nested(&entry.fields, false, &pair, path)?)
             }
             _ => return Err(Error::bug(format!("field `{path}`: no way to read it into {target:?}"))),
         })
@@ -190,9 +214,11 @@ fn logical_op(node: &Node, logical: Logical, target: &Type) -> Result<Op> {
         (Logical::TimeNanos, Type::String) => Op::TimeText { per_second: 1_000_000_000, bits_32: false },
         (Logical::TimeNanos, Type::Time) => Op::TimeOfDay { per_second: 1_000_000_000, bits_32: false },
         (Logical::TimeMillis, _) => Op::IntTimesToLong(1_000),
-        (Logical::TimeMicros | Logical::TimestampMicros | Logical::LocalTimestampMicros, _) => Op::Long,
-        (Logical::TimestampMillis | Logical::LocalTimestampMillis, _) => Op::LongTimes(1_000),
-        (Logical::TimeNanos | Logical::TimestampNanos | Logical::LocalTimestampNanos, _) => Op::LongDividedBy(1_000),
+        (Logical::TimeMicros, _) => Op::Long,
+        (Logical::TimeNanos, _) => Op::LongDividedBy(1_000),
+        (Logical::TimestampMillis | Logical::LocalTimestampMillis, _) => instant(1_000, target),
+        (Logical::TimestampMicros | Logical::LocalTimestampMicros, _) => instant(1_000_000, target),
+        (Logical::TimestampNanos | Logical::LocalTimestampNanos, _) => instant(1_000_000_000, target),
         (Logical::Decimal(..), Type::Decimal(precision, _)) => match node.kind {
             Kind::Fixed(size) => Op::DecimalFixed(size, *precision),
             _ => Op::DecimalBytes(*precision),
@@ -201,7 +227,7 @@ fn logical_op(node: &Node, logical: Logical, target: &Type) -> Result<Op> {
             let size = if let Kind::Fixed(size) = node.kind { Some(size) } else { None };
             Op::DecimalText { size, scale: scale as usize }
         }
-        (Logical::ZonedTimestamp, _) => Op::ZonedText,
+        (Logical::ZonedTimestamp, _) => Op::ZonedText { nanos: target.per_second() == Some(1_000_000_000) },
         (Logical::Uuid, Type::String) => match node.kind {
             Kind::Fixed(_) => Op::UuidFixedText,
             _ => Op::Text,
@@ -212,4 +238,14 @@ fn logical_op(node: &Node, logical: Logical, target: &Type) -> Result<Op> {
         },
         (Logical::Decimal(..), _) => return Err(Error::bug(format!("no way to read a decimal into {target:?}"))),
     })
+}
+
+/// An instant that counts parts of a second into a column that counts others.
+fn instant(per_second: i64, target: &Type) -> Op {
+    let wanted = target.per_second().unwrap_or(1_000_000);
+    match wanted.cmp(&per_second) {
+        Ordering::Equal => Op::Long,
+        Ordering::Greater => Op::LongTimes(wanted / per_second),
+        Ordering::Less => Op::LongDividedBy(per_second / wanted),
+    }
 }

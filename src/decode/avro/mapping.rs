@@ -4,10 +4,11 @@
 //! of a recursive record has columns, every further one is text. This goes by the definition, so that a type has one
 //! mapping wherever it is referred to. What Kafka Connect and Debezium say in `connect.name` counts always.
 
-use super::schema::{Kind, Logical, Node, Record, RecordField, Schema};
-use crate::decode::mapping::{MappingOptions, TIME_DOC, TimeAs, unique_name};
+use super::default::default;
+use super::schema::{Kind, Logical, Node, Record, RecordField, Schema, simple_name};
+use crate::decode::mapping::{MappingOptions, TIME_DOC, TableFormat, TimeAs, unique_name};
 use crate::error::{Error, Result};
-use crate::model::schema::{Field, Type};
+use crate::model::schema::{Field, Marks, Source, Type};
 
 /// Iceberg's limit of digits; decimals of more become text.
 const PRECISION_MAX: u32 = 38;
@@ -79,7 +80,8 @@ pub(super) fn branch_fields(branches: &[Node]) -> Vec<RecordField> {
     let field = |(branch, name): (&Node, &String)| {
         let clashes = names.iter().filter(|other| *other == name).count() > 1;
         let name = if clashes { branch.word().replace('.', "_") } else { name.clone() };
-        RecordField { name, aliases: Vec::new(), doc: None, default: None, node: branch.clone() }
+        let aliases = branch.name.iter().flat_map(|name| &name.aliases).map(|alias| simple_name(alias).to_owned());
+        RecordField { name, aliases: aliases.collect(), doc: None, default: None, node: branch.clone() }
     };
     branches.iter().zip(&names).map(field).collect()
 }
@@ -95,13 +97,23 @@ pub(super) fn columns(
     path: &str,
 ) -> Result<Vec<Field>> {
     let mut columns: Vec<Field> = Vec::with_capacity(fields.len());
+    let is_top = path.is_empty();
     for field in fields.iter().filter(|field| !is_columnless(&field.node)) {
         let path = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
         let (kind, null) = column_type(&field.node, options, &path)?;
         let time = kind == Type::Long && is_time(&field.node);
         let doc = field.doc.clone().or_else(|| time.then(|| TIME_DOC.to_owned()));
         let required = options.keep_required && !nullable && !null;
-        columns.push(Field { id: 0, name: unique_name(&columns, &field.name), kind, required, doc });
+        // An alias that a sibling has as its name is that sibling.
+        let aliases = field.aliases.iter().filter(|alias| fields.iter().all(|other| other.name != **alias));
+        let sources = aliases.filter(|_| !options.by_name).cloned().map(Source::Alias).collect();
+        let mut marks = Marks::default();
+        if options.format == TableFormat::V3 && is_top {
+            marks.initial_default = field.default.as_ref().and_then(|value| default(&field.node, &kind, value));
+            marks.write_default.clone_from(&marks.initial_default);
+        }
+        let name = unique_name(&columns, &field.name);
+        columns.push(Field { required, doc, sources, marks, ..Field::optional(name, kind) });
     }
     Ok(columns)
 }
@@ -172,6 +184,8 @@ fn logical_type(logical: Logical, options: MappingOptions) -> Type {
             TimeAs::Time => Type::Time,
             TimeAs::String => Type::String,
         },
+        Logical::TimestampNanos if options.format == TableFormat::V3 => Type::TimestampTzNs,
+        Logical::LocalTimestampNanos if options.format == TableFormat::V3 => Type::TimestampNs,
         Logical::TimestampMillis | Logical::TimestampMicros | Logical::TimestampNanos | Logical::ZonedTimestamp => {
             Type::TimestampTz
         }

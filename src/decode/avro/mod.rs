@@ -3,6 +3,7 @@
 mod choice;
 mod compile;
 mod cursor;
+mod default;
 mod json;
 mod logical;
 pub mod mapping;

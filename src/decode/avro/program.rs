@@ -55,7 +55,7 @@ pub(super) enum Op {
     IntTimesToLong(i64),
     TimeOfDay { per_second: i64, bits_32: bool },
     TimeText { per_second: i64, bits_32: bool },
-    ZonedText,
+    ZonedText { nanos: bool },
     Float,
     FloatToDouble,
     Double,
@@ -132,6 +132,8 @@ impl Step {
     }
 }
 
+/// Microseconds span 292,000 years to either side of 1970, nanoseconds the years 1677 to 2262.
+const OUT_OF_COLUMN: &str = "a time lies outside of what its column can hold";
 const WRONG_COLUMN: Failure = (Reason::TypeMismatch, "the column is not of the compiled type");
 
 /// Gives the column's inside if it is of the wanted variant; the compiler of programs made sure that it is.
@@ -154,8 +156,7 @@ impl Op {
             Self::Long => column!(column, Int64).push(cursor.long()?),
             Self::LongTimes(factor) => {
                 let value = cursor.long()?.checked_mul(*factor);
-                column!(column, Int64)
-                    .push(value.ok_or((Reason::ValueOutOfRange, "a time lies outside microseconds"))?);
+                column!(column, Int64).push(value.ok_or((Reason::ValueOutOfRange, OUT_OF_COLUMN))?);
             }
             Self::LongDividedBy(divisor) => column!(column, Int64).push(cursor.long()?.div_euclid(*divisor)),
             Self::IntTimesToLong(factor) => column!(column, Int64).push(i64::from(cursor.int()?) * factor),
@@ -207,7 +208,7 @@ impl Op {
             Self::Record(_) | Self::List(_) | Self::Map(_) | Self::Entries(_) => {
                 return self.read_nested(cursor, column);
             }
-            Self::Union(_) | Self::Json(_) | Self::DecimalText { .. } | Self::ZonedText => {
+            Self::Union(_) | Self::Json(_) | Self::DecimalText { .. } | Self::ZonedText { .. } => {
                 return self.read_rare(cursor, column);
             }
         }
@@ -269,10 +270,11 @@ impl Op {
                 let bytes = if let Some(size) = size { cursor.take(*size)? } else { cursor.bytes()? };
                 column!(column, Bytes).push_by(|out| decimal::write(bytes, *scale, out))?;
             }
-            Self::ZonedText => {
+            Self::ZonedText { nanos } => {
                 let instant = DateTime::parse_from_rfc3339(cursor.text()?);
                 let instant = instant.map_err(|_| (Reason::TypeMismatch, "a zoned timestamp is not ISO 8601"))?;
-                column!(column, Int64).push(instant.timestamp_micros());
+                let ticks = if *nanos { instant.timestamp_nanos_opt() } else { Some(instant.timestamp_micros()) };
+                column!(column, Int64).push(ticks.ok_or((Reason::ValueOutOfRange, OUT_OF_COLUMN))?);
             }
             _ => return Err(WRONG_COLUMN),
         }

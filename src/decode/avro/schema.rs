@@ -118,8 +118,14 @@ impl Name {
     /// The name without its namespace.
     #[must_use]
     pub fn simple(&self) -> &str {
-        self.full.rsplit_once('.').map_or(self.full.as_str(), |(_, simple)| simple)
+        simple_name(&self.full)
     }
+}
+
+/// A full name without its namespace.
+#[must_use]
+pub fn simple_name(full: &str) -> &str {
+    full.rsplit_once('.').map_or(full, |(_, simple)| simple)
 }
 
 impl Node {

@@ -9,6 +9,7 @@ use ahash::AHashMap;
 
 use super::cursor::{Cursor, Stop, Text};
 use super::mapping::{inferred, member_of};
+use crate::model::projection::Projection;
 use crate::model::schema::{Field, Type};
 
 /// Columns that are inferred for one table, nested fields included; members beyond are rescued.
@@ -32,6 +33,8 @@ struct Members {
     by_key: AHashMap<Box<[u8]>, usize>,
     /// Columns of the table that are not the record's to fill: their names are taken.
     taken: Vec<Field>,
+    /// Which of the members are to have columns, and what those are called.
+    projection: Projection,
     /// True where the table has this struct.
     settled: bool,
 }
@@ -42,6 +45,8 @@ struct Member {
     key: String,
     /// The table's column, where it has one.
     column: Option<Field>,
+    /// Which fields inside it are to be had.
+    inside: Projection,
     seen: Seen,
 }
 
@@ -64,12 +69,13 @@ enum Seen {
 impl Inferred {
     /// The columns of `table` that `open` lists, to which records may add; the names of the others are taken.
     #[must_use]
-    pub fn new(table: &[Field], open: &[usize]) -> Self {
+    pub fn new(table: &[Field], open: &[usize], projection: &Projection) -> Self {
         let (of_record, taken): (Vec<_>, Vec<_>) =
             table.iter().enumerate().partition(|(index, _)| open.contains(index));
         let mut count = 0;
-        let mut record = Members::of(of_record.into_iter().map(|(_, field)| field), &mut count);
-        record.taken = taken.into_iter().map(|(_, field)| field.clone()).collect();
+        let of_record: Vec<&Field> = of_record.into_iter().map(|(_, field)| field).collect();
+        let mut record = Members::of(&of_record, projection, &mut count);
+        record.taken.extend(taken.into_iter().map(|(_, field)| field.clone()));
         Self { record, count }
     }
 
@@ -98,11 +104,16 @@ impl Inferred {
 }
 
 impl Members {
-    fn of<'a>(fields: impl Iterator<Item = &'a Field>, count: &mut usize) -> Self {
-        let mut members = Self { settled: true, ..Self::default() };
+    fn of(fields: &[&Field], projection: &Projection, count: &mut usize) -> Self {
+        let mut members = Self { settled: true, projection: projection.clone(), ..Self::default() };
         for field in fields {
-            let seen = Seen::of(&field.kind, count);
-            members.push(Member { key: member_of(field).into_owned(), column: Some(field.clone()), seen }, count);
+            let Some(key) = member_of(field, projection) else {
+                members.taken.push((*field).clone());
+                continue;
+            };
+            let inside = projection.inside(&key);
+            let seen = Seen::of(&field.kind, &inside, count);
+            members.push(Member { key: key.into_owned(), column: Some((*field).clone()), inside, seen }, count);
         }
         members
     }
@@ -121,7 +132,7 @@ impl Members {
             let key = cursor.key()?;
             let known = if key.escaped { self.by_key.get(&*key.to_vec()) } else { self.by_key.get(key.raw) };
             match known {
-                Some(index) => self.list[*index].seen.see(cursor, depth, count)?,
+                Some(index) => self.list[*index].see(cursor, depth, count)?,
                 None => self.see_new(key, cursor, depth, count)?,
             }
         }
@@ -130,14 +141,15 @@ impl Members {
 
     fn see_new(&mut self, key: Text<'_>, cursor: &mut Cursor<'_>, depth: usize, count: &mut usize) -> Result<(), Stop> {
         let key = String::from_utf8(key.to_vec()).unwrap_or_default();
-        if *count >= COLUMNS_MAX || key.is_empty() {
+        if *count >= COLUMNS_MAX || key.is_empty() || !self.projection.takes(&key) {
             cursor.skip()?;
             return Ok(());
         }
-        let mut seen = Seen::Nothing;
-        seen.see(cursor, depth, count)?;
-        if seen.kind().is_some() {
-            self.push(Member { key, column: None, seen }, count);
+        let inside = self.projection.inside(&key);
+        let mut member = Member { key, inside, ..Member::default() };
+        member.see(cursor, depth, count)?;
+        if member.seen.kind().is_some() {
+            self.push(member, count);
         }
         Ok(())
     }
@@ -148,7 +160,10 @@ impl Members {
             let Some(kind) = member.seen.kind() else { continue };
             fields.push(match &member.column {
                 Some(column) => Field { kind, ..column.clone() },
-                None => inferred(&fields, &member.key, kind, matches!(member.seen, Seen::Mixed)),
+                None => {
+                    let is_json = matches!(member.seen, Seen::Mixed);
+                    inferred(&fields, &member.key, &self.projection, kind, is_json)
+                }
             });
         }
         fields.split_off(self.taken.len())
@@ -156,12 +171,14 @@ impl Members {
 }
 
 impl Seen {
-    fn of(kind: &Type, count: &mut usize) -> Self {
+    fn of(kind: &Type, inside: &Projection, count: &mut usize) -> Self {
         match kind {
-            Type::Struct(fields) => Self::Struct(Members::of(fields.iter(), count)),
-            Type::List(element) => {
-                let seen = Self::of(&element.kind, count);
-                Self::List(Box::new(Member { key: String::new(), column: Some(element.as_ref().clone()), seen }))
+            Type::Struct(fields) => Self::Struct(Members::of(&fields.iter().collect::<Vec<_>>(), inside, count)),
+            Type::List(column) => {
+                let mut element = Member::element(inside);
+                element.seen = Self::of(&column.kind, &element.inside, count);
+                element.column = Some(column.as_ref().clone());
+                Self::List(Box::new(element))
             }
             _ => Self::Settled(kind.clone()),
         }
@@ -200,9 +217,16 @@ impl Seen {
         })
     }
 
-    fn see(&mut self, cursor: &mut Cursor<'_>, depth: usize, count: &mut usize) -> Result<(), Stop> {
+    fn see(
+        &mut self,
+        inside: &Projection,
+        cursor: &mut Cursor<'_>,
+        depth: usize,
+        count: &mut usize,
+    ) -> Result<(), Stop> {
         let value = match (cursor.peek()?, &mut *self) {
             (b'{' | b'[', _) if depth == DEPTH_MAX => Self::Nothing,
+            (b'[', _) if !inside.takes("element") => Self::Nothing,
             (b'{', Self::Struct(members)) => return members.see(cursor, depth + 1, count),
             (b'[', Self::List(element)) => {
                 element.see_all(cursor, depth + 1, count)?;
@@ -213,18 +237,18 @@ impl Seen {
                 return Ok(());
             }
             (b'{', Self::Nothing) => {
-                let mut members = Members::default();
+                let mut members = Members { projection: inside.clone(), ..Members::default() };
                 members.see(cursor, depth + 1, count)?;
                 *self = Self::Struct(members);
                 return Ok(());
             }
             (b'[', Self::Nothing) => {
-                *self = Self::List(Box::default());
-                return self.see(cursor, depth, count);
+                *self = Self::List(Box::new(Member::element(inside)));
+                return self.see(inside, cursor, depth, count);
             }
             (b'{' | b'[', empty) if !empty.is_settled() && empty.kind().is_none() => {
                 *empty = Self::Nothing;
-                return self.see(cursor, depth, count);
+                return self.see(inside, cursor, depth, count);
             }
             (b'{' | b'[', _) => Self::Mixed,
             (b'"', _) => Self::String,
@@ -259,13 +283,22 @@ impl Seen {
 }
 
 impl Member {
+    /// The element of a list, of which `inside` are the fields to be had.
+    fn element(inside: &Projection) -> Self {
+        Self { inside: inside.inside("element"), ..Self::default() }
+    }
+
+    fn see(&mut self, cursor: &mut Cursor<'_>, depth: usize, count: &mut usize) -> Result<(), Stop> {
+        self.seen.see(&self.inside, cursor, depth, count)
+    }
+
     /// Takes all elements of the array that is the next value into account.
     fn see_all(&mut self, cursor: &mut Cursor<'_>, depth: usize, count: &mut usize) -> Result<(), Stop> {
         cursor.open(b'[')?;
         let mut first = true;
         while cursor.more(b']', first)? {
             first = false;
-            self.seen.see(cursor, depth, count)?;
+            self.see(cursor, depth, count)?;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use super::schema::{Format, Kind, Object, Property, Schema};
-use crate::decode::mapping::{JsonFormats, MappingOptions, TIME_DOC, TimeAs, unique_name};
+use crate::decode::mapping::{JsonFormats, MappingOptions, TIME_DOC, TimeAs, free_name, unique_name};
 use crate::error::{Error, Result};
+use crate::model::projection::Projection;
 use crate::model::schema::{Field, Type};
 
 /// The comment of a text column whose values are JSON texts, a string in its quotes: decoding without a schema knows
@@ -72,7 +73,7 @@ fn field(name: String, schema: &Schema, absent: bool, options: MappingOptions, p
         _ => None,
     };
     let doc = schema.doc.clone().or_else(|| says.map(str::to_owned));
-    Ok(Field { id: 0, name, kind, required, doc })
+    Ok(Field { required, doc, ..Field::optional(name, kind) })
 }
 
 fn kind_of(schema: &Schema, options: MappingOptions, path: &str) -> Result<Type> {
@@ -125,23 +126,25 @@ fn time_type(options: MappingOptions) -> Type {
     }
 }
 
-/// A column for the member `key` where no schema names it, called so that no sibling's name differs only by case.
-/// Where that is not the member's own name, the comment says which member it is: so a member keeps its column for
-/// ever, whatever comes later.
-pub(super) fn inferred(siblings: &[Field], key: &str, kind: Type, is_json: bool) -> Field {
-    let name = unique_name(siblings, key);
+/// A column for the member `key` where no schema names it, called so that no sibling's name differs only by case. Where that is not the member's own name, the comment says which member it is: so a member keeps its column
+/// for ever, whatever comes later.
+pub(super) fn inferred(siblings: &[Field], key: &str, projection: &Projection, kind: Type, is_json: bool) -> Field {
+    let name = free_name(projection.name(key), |name| {
+        siblings.iter().all(|field| !field.name.eq_ignore_ascii_case(name)) && projection.leaves_free(name, key)
+    });
     let says = is_json.then(|| JSON_DOC.to_owned());
     let of = (name != key).then(|| format!("{MEMBER_DOC}{}", serde_json::Value::from(key)));
     let doc: Vec<String> = says.into_iter().chain(of).collect();
     Field { doc: (!doc.is_empty()).then(|| doc.join(" ")), ..Field::optional(name, kind) }
 }
 
-/// The member that `column` holds, where no schema says it: the one of its name, unless its comment names another.
-pub(super) fn member_of(column: &Field) -> Cow<'_, str> {
+/// The member that `column` holds, where no schema says it: the one that its comment names, else the one whose column
+/// is called so. `None` where that member has another column.
+pub(super) fn member_of<'a>(column: &'a Field, projection: &'a Projection) -> Option<Cow<'a, str>> {
     let doc = column.doc.as_deref().unwrap_or_default();
     let doc = doc.strip_prefix(JSON_DOC).map_or(doc, str::trim_start);
     let key = doc.strip_prefix(MEMBER_DOC).and_then(|key| serde_json::from_str(key).ok());
-    key.map_or(Cow::Borrowed(&column.name), Cow::Owned)
+    key.map(Cow::Owned).or_else(|| projection.field(&column.name).map(Cow::Borrowed))
 }
 
 /// True where the comment says that the column's texts are JSON.

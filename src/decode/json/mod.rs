@@ -15,7 +15,7 @@ pub mod schema;
 mod temporal;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod union;
 
-/// The column of a table for what fits no other of its columns, as JSON.
-pub const RESCUED: &str = "_rescued";
+pub use crate::model::schema::RESCUED;

@@ -11,16 +11,18 @@
 //! members are passed over, and a value that does not fit makes the record a dead letter; so does, with and without
 //! one, a required top-level column that gets no value.
 
-use super::compile;
+use super::compile::{self, Compiler};
 use super::cursor::{Cursor, Stop};
 use super::read::{Plan, Run, Slot};
 use super::rescue::{Frame, Rescue};
 use super::schema::{Kind, Schema};
+use super::trim::trim;
 use super::union::Union;
 use crate::decode::Failure;
 use crate::decode::columns::Column;
 use crate::decode::mapping::{MappingOptions, mismatch};
 use crate::error::{Error, Result};
+use crate::model::projection::Projection;
 use crate::model::schema::{Field, Type};
 
 /// A compiled schema.
@@ -33,7 +35,8 @@ pub struct Program {
 #[derive(Debug)]
 enum Top {
     Object(Plan),
-    Union(Union),
+    /// The branches, and what is to be had of their fields.
+    Union(Union, Projection),
     /// The value, whatever it is, in one column; the key under which it is rescued.
     Single(Slot, Vec<u8>),
 }
@@ -50,12 +53,17 @@ impl Program {
         table: &[Field],
         open: &[usize],
         options: MappingOptions,
+        projection: &Projection,
         rescued: Option<usize>,
     ) -> Result<Self> {
-        let open = without(open, rescued);
+        let (open, compiler) = (without(open, rescued), Compiler { options, projection });
         let top = match &schema.kind {
-            Kind::Object(object) => Top::Object(compile::plan(object, table, &open, options, "")?),
-            Kind::Union(branches) => Top::Union(compile::branches(branches, table, &open, options, "")?),
+            Kind::Object(object) => Top::Object(compiler.plan(object, table, &open, "")?),
+            Kind::Union(branches) => {
+                let union = compiler.branches(branches, table, &open, "")?;
+                let inside = projection.inside_any(union.names());
+                Top::Union(union, inside)
+            }
             _ => return Err(Error::bug("compile a JSON Schema that is of no object as one of an object")),
         };
         Self::new(top, table, rescued)
@@ -70,10 +78,11 @@ impl Program {
         table: &[Field],
         index: usize,
         options: MappingOptions,
+        projection: &Projection,
         rescued: Option<usize>,
     ) -> Result<Self> {
         let column = &table[index];
-        let slot = Slot::new(&column.name, index, compile::single(schema, column, options)?);
+        let slot = Compiler { options, projection }.single(schema, index, column)?;
         let key = serde_json::Value::from(column.name.as_str()).to_string().into_bytes();
         Self::new(Top::Single(slot, key), table, rescued)
     }
@@ -86,8 +95,13 @@ impl Program {
     ///
     /// # Errors
     /// `InvalidRecord` where the rescue column is no string.
-    pub fn schemaless(table: &[Field], open: &[usize], rescued: Option<usize>) -> Result<Self> {
-        let mut plan = compile::plan_of_columns(table, &without(open, rescued));
+    pub fn schemaless(
+        table: &[Field],
+        open: &[usize],
+        projection: &Projection,
+        rescued: Option<usize>,
+    ) -> Result<Self> {
+        let mut plan = compile::plan_of_columns(table, &without(open, rescued), projection);
         plan.absent.clear();
         Self::new(Top::Object(plan), table, rescued)
     }
@@ -105,7 +119,9 @@ impl Program {
     pub fn filled(&self) -> impl Iterator<Item = usize> {
         let columns: Vec<usize> = match &self.top {
             Top::Object(plan) => plan.slots().iter().map(|slot| slot.column).collect(),
-            Top::Union(union) => union.branches.iter().filter_map(|branch| Some(branch.column.as_ref()?.0)).collect(),
+            Top::Union(union, _) => {
+                union.branches.iter().filter_map(|branch| Some(branch.column.as_ref()?.0)).collect()
+            }
             Top::Single(slot, _) => vec![slot.column],
         };
         columns.into_iter().chain(self.rescued)
@@ -131,7 +147,7 @@ impl Program {
         let frame = run.rescue.is_some().then_some(&record);
         match &self.top {
             Top::Object(plan) => plan.run(run, columns, frame)?,
-            Top::Union(union) => Self::union(union, run, columns)?,
+            Top::Union(union, inside) => Self::union(union, inside, run, columns)?,
             Top::Single(slot, key) => {
                 let rows = columns[slot.column].len();
                 slot.read(key, run, columns, rows, frame)?;
@@ -142,7 +158,7 @@ impl Program {
 
     /// The branches of a union at the top have no member that they could be rescued as: the whole record is, where it
     /// is an object.
-    fn union(union: &Union, run: &mut Run<'_>, columns: &mut [Column]) -> Result<(), Stop> {
+    fn union(union: &Union, inside: &Projection, run: &mut Run<'_>, columns: &mut [Column]) -> Result<(), Stop> {
         let first = run.cursor.peek()?;
         let start = run.cursor.position();
         let filled = || union.branches.iter().filter_map(|branch| Some(branch.column.as_ref()?.0));
@@ -152,7 +168,7 @@ impl Program {
         match (read, rescue) {
             (Err(stop), Some(rescue)) if stop.is_misfit() => {
                 run.cursor.go_back(start);
-                rescue.put_record(run.cursor.skip()?);
+                rescue.put_record(|out| trim(&mut run.cursor, None, inside, out))?;
                 for column in filled() {
                     columns[column].truncate(rows);
                     columns[column].push_null();
@@ -160,8 +176,8 @@ impl Program {
                 Ok(())
             }
             (Ok(()), Some(rescue)) if run.unknown => {
-                rescue.put_record(run.cursor.since(start));
-                Ok(())
+                run.cursor.go_back(start);
+                rescue.put_record(|out| trim(&mut run.cursor, None, inside, out))
             }
             (read, _) => read,
         }

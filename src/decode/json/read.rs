@@ -3,15 +3,17 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::cursor::{Cursor, Position, Stop, Text};
 use super::rescue::{Frame, Rescue};
+use super::trim::trim;
 use super::union::Union;
 use super::{map, number, temporal};
 use crate::decode::columns::{Column, Struct};
+use crate::model::projection::{ALL, Projection};
 
 /// A record being read.
 #[derive(Debug)]
@@ -32,6 +34,15 @@ pub(super) struct Plan {
     first: AtomicUsize,
     /// Columns that no member fills.
     pub(super) absent: Vec<usize>,
+    /// Members that go nowhere.
+    left_out: LeftOut,
+}
+
+/// Members that the table is not to have: those listed, and of others those that the choice does not take.
+#[derive(Debug, Default)]
+struct LeftOut {
+    listed: AHashSet<Box<[u8]>>,
+    choice: Option<Projection>,
 }
 
 /// A member and its column.
@@ -43,6 +54,8 @@ pub(super) struct Slot {
     lead: Box<[u8]>,
     pub(super) column: usize,
     pub(super) item: Item,
+    /// What is to be had of fields inside it.
+    pub(super) inside: Projection,
     /// The slot that followed in the last record.
     next: AtomicUsize,
 }
@@ -69,14 +82,14 @@ pub(super) enum Op {
     /// The same, the digits as text.
     TextDecimal(u8, u8),
     Text,
-    /// The value as it is written.
-    Json,
+    /// The value as it is written, but for fields that are not to be had.
+    Json(Projection),
     Base64,
     Base64Fixed,
     Date,
     Time,
     /// With a zone, or without.
-    Timestamp(bool),
+    Timestamp(bool, i64),
     Uuid,
     /// Milliseconds since midnight as microseconds, or as text.
     TimeMillis,
@@ -100,10 +113,11 @@ macro_rules! column {
 pub(super) use column;
 
 impl Slot {
-    pub(super) fn new(name: &str, column: usize, item: Item) -> Self {
+    pub(super) fn new(name: &str, column: usize, item: Item, inside: Projection) -> Self {
         let plain = !name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
         let lead = if plain { format!("\"{name}\":") } else { String::new() };
-        Self { name: name.as_bytes().into(), lead: lead.into_bytes().into(), column, item, next: AtomicUsize::new(0) }
+        let (name, lead) = (name.as_bytes().into(), lead.into_bytes().into());
+        Self { name, lead, column, item, inside, next: AtomicUsize::new(0) }
     }
 
     /// Reads the next value, or rescues it: `key` is the member's name as the record writes it. True where it is the
@@ -186,11 +200,10 @@ impl Slot {
         }
         run.unknown = false;
         run.cursor.go_back(start);
-        let value = run.cursor.skip()?;
-        if let Some(rescue) = &mut run.rescue {
-            rescue.put(frame, key, value);
+        match &mut run.rescue {
+            Some(rescue) => rescue.put(frame, key, |out| trim(&mut run.cursor, Some(&self.item.op), &self.inside, out)),
+            None => run.cursor.skip().map(|_| ()),
         }
-        Ok(())
     }
 }
 
@@ -200,7 +213,14 @@ impl Plan {
         for (index, slot) in slots.iter().enumerate() {
             slot.next.store(index + 1, Ordering::Relaxed);
         }
-        Self { slots, by_name, first: AtomicUsize::new(0), absent }
+        Self { slots, by_name, first: AtomicUsize::new(0), absent, left_out: LeftOut::default() }
+    }
+
+    /// The plan, with members that go nowhere: those `listed`, and of members without a slot those that `choice` does
+    /// not take.
+    pub(super) fn leaving_out(self, listed: Vec<Box<[u8]>>, choice: &Projection) -> Self {
+        let choice = Some(choice).filter(|choice| !choice.takes_all()).map(|choice| choice.inside(""));
+        Self { left_out: LeftOut { listed: listed.into_iter().collect(), choice }, ..self }
     }
 
     pub(super) fn slots(&self) -> &[Slot] {
@@ -232,8 +252,13 @@ impl Plan {
                 _ => {
                     let name = run.cursor.key()?;
                     let index = self.find(name);
-                    if let Some(index) = index {
-                        hint.store(index, Ordering::Relaxed);
+                    match index {
+                        Some(index) => hint.store(index, Ordering::Relaxed),
+                        None if self.leaves_out(name) => {
+                            run.cursor.skip()?;
+                            continue;
+                        }
+                        None => {}
                     }
                     (index.map(|index| &self.slots[index]), run.cursor.read(start, name.raw.len() + 2))
                 }
@@ -243,13 +268,23 @@ impl Plan {
                     hint = &slot.next;
                     filled += usize::from(slot.read(key, run, columns, rows, frame)?);
                 }
-                None => unknown(key, run, frame)?,
+                None => unknown(key, self.left_out.choice.as_ref(), run, frame)?,
             }
         }
         if filled < self.slots.len() || !self.absent.is_empty() {
             self.fill_absent(columns, rows)?;
         }
         Ok(())
+    }
+
+    /// The slot of a member.
+    pub(super) fn slot(&self, name: Text<'_>) -> Option<&Slot> {
+        self.find(name).map(|index| &self.slots[index])
+    }
+
+    /// True where a member without slot is not to be had.
+    pub(super) fn leaves_out(&self, name: Text<'_>) -> bool {
+        self.left_out.has(name)
     }
 
     fn find(&self, name: Text<'_>) -> Option<usize> {
@@ -275,14 +310,27 @@ impl Plan {
     }
 }
 
-#[cold]
-fn unknown(key: &[u8], run: &mut Run<'_>, frame: Option<&Frame<'_>>) -> Result<(), Stop> {
-    let value = run.cursor.skip()?;
-    match (&mut run.rescue, frame) {
-        (Some(rescue), Some(frame)) => rescue.put(frame, key, value),
-        _ => run.unknown = run.rescue.is_some(),
+impl LeftOut {
+    fn has(&self, name: Text<'_>) -> bool {
+        if self.listed.is_empty() && self.choice.is_none() {
+            return false;
+        }
+        let unescaped = if name.escaped { name.to_vec() } else { Vec::new() };
+        let name = if name.escaped { unescaped.as_slice() } else { name.raw };
+        self.listed.contains(name)
+            || self.choice.as_ref().is_some_and(|choice| !choice.takes(&String::from_utf8_lossy(name)))
     }
-    Ok(())
+}
+
+#[cold]
+fn unknown(key: &[u8], choice: Option<&Projection>, run: &mut Run<'_>, frame: Option<&Frame<'_>>) -> Result<(), Stop> {
+    let (Some(rescue), Some(frame)) = (&mut run.rescue, frame) else {
+        run.unknown = run.rescue.is_some();
+        run.cursor.skip()?;
+        return Ok(());
+    };
+    let inside = choice.map(|choice| choice.inside(&serde_json::from_slice::<String>(key).unwrap_or_default()));
+    rescue.put(frame, key, |out| trim(&mut run.cursor, None, inside.as_ref().unwrap_or(&ALL), out))
 }
 
 impl Item {
@@ -326,7 +374,7 @@ impl Op {
                 column!(column, Int64).push(cursor.long()?.checked_mul(*factor).ok_or(Stop::OutOfRange)?);
             }
             Self::Float => column!(column, Float32).push(number::float(cursor.number()?)?),
-            Self::Json => column!(column, Bytes).push(cursor.skip()?),
+            Self::Json(inside) => column!(column, Bytes).push_by(|out| trim(cursor, None, inside, out))?,
             Self::Struct(plan) => return plan.structure(run, column!(column, Struct), None),
             Self::List(item) => {
                 let list = column!(column, List);
@@ -373,8 +421,9 @@ impl Op {
             }
             Self::Date => column!(column, Int32).push(parsed(cursor, temporal::date)?),
             Self::Time => column!(column, Int64).push(parsed(cursor, temporal::time)?),
-            Self::Timestamp(zoned) => {
-                column!(column, Int64).push(parsed(cursor, |text| temporal::timestamp(text, *zoned))?);
+            Self::Timestamp(zoned, per_second) => {
+                let ticks = parsed(cursor, |text| temporal::timestamp(text, *zoned, *per_second))?;
+                column!(column, Int64).push(ticks);
             }
             Self::Uuid => {
                 let uuid = parsed(cursor, |text| uuid::Uuid::try_parse_ascii(text).ok().filter(|_| text.len() == 36))?;

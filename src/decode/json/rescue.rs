@@ -85,18 +85,23 @@ impl Rescue {
         self.column.pending() == 0
     }
 
-    /// Writes a member of `frame`: its name with quotes, its value as it came.
-    pub(super) fn put(&mut self, frame: &Frame<'_>, key: &[u8], value: &[u8]) {
+    /// Writes a member of `frame`: its name with quotes, and its value by `write`.
+    pub(super) fn put(
+        &mut self,
+        frame: &Frame<'_>,
+        key: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
         self.enter(frame);
         self.comma();
         self.column.append(key);
         self.column.append(b":");
-        self.column.append(value);
+        self.column.append_by(write)
     }
 
     /// Writes a whole record in place of its members.
-    pub(super) fn put_record(&mut self, record: &[u8]) {
-        self.column.append(record);
+    pub(super) fn put_record(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Stop>) -> Result<(), Stop> {
+        self.column.append_by(write)
     }
 
     /// Nothing more of `frame` will come.

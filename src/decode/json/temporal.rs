@@ -20,25 +20,26 @@ pub(super) fn date(text: &[u8]) -> Option<i32> {
 /// Microseconds since midnight of `12:30:45.5` or `12:30:45.5Z`; a time of another zone has no place in a column
 /// without zone.
 pub(super) fn time(text: &[u8]) -> Option<i64> {
-    let (micros, zone) = clock(text)?;
+    let (micros, zone) = clock(text, MICROS)?;
     (zone.is_empty() || offset(zone) == Some(0)).then_some(micros)
 }
 
-/// Microseconds since the epoch of `2026-07-29T12:30:45.5Z`; with a zone where `zoned`, else without.
-pub(super) fn timestamp(text: &[u8], zoned: bool) -> Option<i64> {
+/// Parts of a second, of which each has `per_second`, since the epoch at `2026-07-29T12:30:45.5Z`; with a zone where
+/// `zoned`, else without.
+pub(super) fn timestamp(text: &[u8], zoned: bool, per_second: i64) -> Option<i64> {
     let (day, rest) = text.split_at_checked(10)?;
     let [b'T' | b't' | b' ', rest @ ..] = rest else { return None };
-    let (micros, zone) = clock(rest)?;
+    let (ticks, zone) = clock(rest, per_second)?;
     let offset = match zone.is_empty() {
         true if !zoned => 0,
         false if zoned => offset(zone)?,
         _ => return None,
     };
-    Some((i64::from(date(day)?) * DAY - offset) * MICROS + micros)
+    (i64::from(date(day)?) * DAY - offset).checked_mul(per_second)?.checked_add(ticks)
 }
 
-/// `12:30:45` with any fraction, of which microseconds are kept; microseconds and what follows.
-fn clock(text: &[u8]) -> Option<(i64, &[u8])> {
+/// `12:30:45` with any fraction, of which `per_second` parts are kept; these parts and what follows.
+fn clock(text: &[u8], per_second: i64) -> Option<(i64, &[u8])> {
     let (hour, minute, second, mut rest) = match text {
         [h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] => {
             (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?, digits(&[*s1, *s2])?, rest)
@@ -48,15 +49,15 @@ fn clock(text: &[u8]) -> Option<(i64, &[u8])> {
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let mut micros = 0;
+    let mut parts = 0;
     if let [b'.', fraction @ ..] = rest {
         let len = fraction.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(fraction.len());
         let (fraction, zone) = fraction.split_at(len);
-        let kept = &fraction[..len.min(6)];
-        micros = digits(kept)? * 10_i64.pow(6 - u32::try_from(kept.len()).ok()?);
+        let kept = &fraction[..len.min(per_second.ilog10() as usize)];
+        parts = digits(kept)? * (per_second / 10_i64.pow(u32::try_from(kept.len()).ok()?));
         rest = zone;
     }
-    Some((((hour * 60 + minute) * 60 + second) * MICROS + micros, rest))
+    Some((((hour * 60 + minute) * 60 + second) * per_second + parts, rest))
 }
 
 /// Seconds east of Greenwich of `Z` or `+02:00`.
@@ -87,9 +88,12 @@ mod tests {
     fn texts_are_read_as_chrono_reads_them() {
         for text in ["1970-01-01T00:00:00Z", "2026-07-29T23:59:59.999999+05:30", "0001-01-01T00:00:00.5-23:59"] {
             let micros = chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros();
-            assert_eq!(timestamp(text.as_bytes(), true), Some(micros), "{text}");
+            assert_eq!(timestamp(text.as_bytes(), true, MICROS), Some(micros), "{text}");
         }
-        assert_eq!(timestamp(b"2026-07-29T12:00:00.1234567", false), Some(1_785_326_400_123_456));
+        let fine = b"2026-07-29T12:00:00.1234567";
+        assert_eq!(timestamp(fine, false, MICROS), Some(1_785_326_400_123_456));
+        assert_eq!(timestamp(fine, false, 1_000_000_000), Some(1_785_326_400_123_456_700));
+        assert_eq!(timestamp(b"2262-04-11T23:47:16.854775808", false, 1_000_000_000), None);
         assert_eq!(time(b"00:00:01.5Z"), Some(1_500_000));
         assert_eq!(date(b"2024-02-29"), Some(19_782));
     }
@@ -102,8 +106,8 @@ mod tests {
         for text in ["24:00:00", "12:60:00", "12:00", "12:00:00.", "12:00:00+02:00", "12:00:60"] {
             assert_eq!(time(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(timestamp(b"2026-07-29T12:00:00", true), None);
-        assert_eq!(timestamp(b"2026-07-29T12:00:00Z", false), None);
-        assert_eq!(timestamp("2026-07-2\u{e9}T12:00:00Z".as_bytes(), true), None);
+        assert_eq!(timestamp(b"2026-07-29T12:00:00", true, MICROS), None);
+        assert_eq!(timestamp(b"2026-07-29T12:00:00Z", false, MICROS), None);
+        assert_eq!(timestamp("2026-07-2\u{e9}T12:00:00Z".as_bytes(), true, MICROS), None);
     }
 }

@@ -9,7 +9,7 @@ use ahash::AHashSet;
 use serde_json::Value;
 
 use super::cursor::{Cursor, Stop};
-use super::read::{Item, Op, Run};
+use super::read::{Item, Run};
 use super::schema::{Kind, Schema};
 use crate::decode::columns::{Column, Struct};
 
@@ -28,6 +28,12 @@ pub(super) struct Union {
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) column: Option<(usize, Item)>,
+    /// The name of its column.
+    name: String,
+    /// True where the table is not to have it: its values go nowhere.
+    left_out: bool,
+    /// True where it takes any value.
+    anything: bool,
     allowed: Constants,
     shape: Option<Shape>,
 }
@@ -60,7 +66,7 @@ impl Constants {
 }
 
 impl Branch {
-    pub(super) fn new(schema: &Schema, column: Option<(usize, Item)>) -> Self {
+    pub(super) fn new(schema: &Schema, name: String, column: Option<(usize, Item)>, left_out: bool) -> Self {
         let shape = match &schema.kind {
             Kind::Object(object) => {
                 let names = |required: bool| object.properties.iter().filter(move |p| p.required || !required);
@@ -75,7 +81,8 @@ impl Branch {
             }
             _ => None,
         };
-        Self { column, allowed: Constants::new(&schema.allowed), shape }
+        let anything = matches!(schema.kind, Kind::Any | Kind::Null);
+        Self { column, name, left_out, anything, allowed: Constants::new(&schema.allowed), shape }
     }
 
     /// How well the value at `cursor` suits; `None` where it cannot be meant.
@@ -84,8 +91,7 @@ impl Branch {
             return Ok(None);
         }
         let Some(shape) = &self.shape else {
-            let anything = matches!(&self.column, Some((_, Item { op: Op::Json, .. })));
-            return Ok(Some(usize::from(!anything)));
+            return Ok(Some(usize::from(!self.anything)));
         };
         if cursor.peek()? != b'{' {
             return Ok(None);
@@ -114,6 +120,11 @@ impl Branch {
 }
 
 impl Union {
+    /// The names of its branches' columns.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.branches.iter().map(|branch| branch.name.as_str())
+    }
+
     pub(super) fn structure(&self, run: &mut Run<'_>, column: &mut Struct) -> Result<(), Stop> {
         self.run(run, &mut column.children)?;
         column.close();
@@ -128,11 +139,15 @@ impl Union {
         let mut last = Stop::Misfit;
         let taken = loop {
             let Some(index) = self.best(run.cursor, tried)? else { return Err(last) };
+            if self.branches[index].left_out {
+                run.cursor.skip()?;
+                break None;
+            }
             // A branch that the table has no column for may still be the one that is meant.
             let Some((column, item)) = &self.branches[index].column else { return Err(Stop::Misfit) };
             let rows = columns[*column].len();
             match item.read(run, &mut columns[*column]) {
-                Ok(()) => break *column,
+                Ok(()) => break Some(*column),
                 Err(stop) if stop.is_misfit() => {
                     columns[*column].truncate(rows);
                     run.cursor.go_back(start);
@@ -143,7 +158,7 @@ impl Union {
             }
         };
         let columns_of_branches = self.branches.iter().filter_map(|branch| Some(branch.column.as_ref()?.0));
-        for column in columns_of_branches.filter(|column| *column != taken).chain(self.absent.iter().copied()) {
+        for column in columns_of_branches.filter(|column| Some(*column) != taken).chain(self.absent.iter().copied()) {
             columns[column].push_null();
         }
         Ok(())

@@ -5,8 +5,9 @@ use super::op::Op;
 use super::program::{Absent, NO_SLOT, Oneof, Place, Plan, Slot};
 use super::schema::{Kind, Message, MessageField, Presence, Scalar};
 use super::wire::{GROUP, LEN, wire_type};
-use crate::decode::mapping::{MappingOptions, column_for, mismatch};
+use crate::decode::mapping::{ColumnsFor, MappingOptions, mismatch};
 use crate::error::{Error, Result};
+use crate::model::projection::{self, Projection};
 use crate::model::schema::{Field, Type};
 
 /// Field numbers that are looked up in one step.
@@ -18,29 +19,32 @@ pub(super) fn plan(
     table: &[Field],
     open: &[usize],
     options: MappingOptions,
+    projection: &Projection,
     path: &str,
 ) -> Result<Plan> {
-    Compiler { walk: Walk::new(options) }.plan(message, table, open, path)
+    Compiler { walk: Walk::new(options), projection }.plan(message, table, open, path)
 }
 
-struct Compiler {
+struct Compiler<'p> {
     walk: Walk,
+    projection: &'p Projection,
 }
 
-impl Compiler {
+impl Compiler<'_> {
     fn plan(&mut self, message: &Message, table: &[Field], open: &[usize], path: &str) -> Result<Plan> {
         self.walk.fields = 0;
         let Parts { columns, sources } = self.walk.parts(message)?;
         self.walk.open.push(message.index());
         let mut plan = Plan { oneofs: message.oneofs().iter().map(|_| Oneof::default()).collect(), ..Plan::default() };
         let mut present = Vec::new();
+        let mut of_table = ColumnsFor::new(self.projection, table, open, &columns, path);
         for (column, source) in columns.iter().zip(&sources) {
-            let path = format!("{path}{}", column.name);
+            let path = self.projection.path(path, column);
             let nullable = match source {
                 Source::Field(field, _) => field.presence == Presence::Optional,
                 Source::Oneof(_) => true,
             };
-            let Some(index) = column_for(table, open, column, nullable, &path)? else { continue };
+            let Some(index) = of_table.next(nullable, &path)? else { continue };
             present.push(index);
             match (source, &table[index].kind) {
                 (Source::Field(field, shape), kind) => {
@@ -71,17 +75,19 @@ impl Compiler {
         let all: Vec<usize> = (0..table.len()).collect();
         let mut present = Vec::new();
         let mut oneof = None;
+        let outer = format!("{path}.");
+        let mut of_table = ColumnsFor::new(self.projection, table, &all, &parts.columns, &outer);
         for (column, source) in parts.columns.iter().zip(&parts.sources) {
             let Source::Field(field, shape) = source else { continue };
             oneof = field.oneof;
-            let path = format!("{path}.{}", column.name);
-            let Some(child) = column_for(table, &all, column, true, &path)? else { continue };
+            let path = self.projection.path(&outer, column);
+            let Some(child) = of_table.next(true, &path)? else { continue };
             present.push(child);
             let op = self.field(message, field, shape, &table[child].kind, &path)?;
             plan.slots.push(Slot::new(field, Some(Place::Member(index, child)), op));
         }
         if let Some(oneof) = oneof {
-            plan.oneofs[oneof].column = Some((index, absent(table, &all, &present, &format!("{path}."))?));
+            plan.oneofs[oneof].column = Some((index, absent(table, &all, &present, &outer)?));
         }
         Ok(())
     }
@@ -98,6 +104,7 @@ impl Compiler {
             (Kind::Entry(index), Type::Map(key_column, value_column)) => {
                 let entry = message.of(*index);
                 let mut plan = Plan::default();
+                let outside = std::mem::replace(&mut self.projection, &projection::ALL);
                 for (child, column) in [key_column, value_column].into_iter().enumerate() {
                     let part = entry.fields().iter().find(|part| part.number as usize == child + 1);
                     let part = part.ok_or_else(|| Error::bug("a map's entry without key or value"))?;
@@ -110,6 +117,7 @@ impl Compiler {
                     // What an entry lacks is the zero of its type, whatever the language says of other fields.
                     plan.slots.push(Slot { when_absent: Absent::Zero, ..slot });
                 }
+                self.projection = outside;
                 plan.complete(&entry);
                 Op::Map(Box::new(plan))
             }
@@ -127,7 +135,7 @@ impl Compiler {
                 Op::Wrapper(Box::new(scalar_op(*scalar, target)), 1 << 3 | wire_type(&Kind::Scalar(*scalar)))
             }
             (Shape::Enum(names), _) => Op::Enum(names.clone()),
-            (Shape::Timestamp, _) => Op::Timestamp,
+            (Shape::Timestamp, _) => Op::Timestamp(target.per_second().unwrap_or(1_000_000)),
             (Shape::Duration, _) => Op::Duration,
             (Shape::Date, _) => Op::Date,
             (Shape::TimeOfDay, Type::String) => Op::TimeText,

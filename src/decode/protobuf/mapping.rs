@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::schema::{Enum, Kind, Message, MessageField, Presence, Scalar};
 use super::wire::DEPTH_MAX;
-use crate::decode::mapping::{MappingOptions, OneofAs, TIME_DOC, TimeAs, unique_name};
+use crate::decode::mapping::{MappingOptions, OneofAs, TIME_DOC, TableFormat, TimeAs, unique_name};
 use crate::error::{Error, Result};
-use crate::model::schema::{Field, Type};
+use crate::model::schema::{Field, Source as Identity, Type};
 
 /// The comment of a column that holds a `google.protobuf.Duration`.
 pub const DURATION_DOC: &str = "microseconds";
@@ -106,13 +106,21 @@ impl Walk {
             });
             let name = unique_name(&siblings.columns, &field.name);
             let required = self.options.keep_required && field.presence != Presence::Optional;
-            siblings.columns.push(Field { id: 0, name, kind, required, doc });
+            let sources = vec![number(message.full_name().to_owned(), field, &field.name)];
+            siblings.columns.push(Field { required, doc, sources, ..Field::optional(name, kind) });
             siblings.sources.push(Source::Field(field, shape));
         }
         self.open.pop();
         for (name, members) in message.oneofs().iter().zip(groups).filter(|(_, members)| !members.columns.is_empty()) {
-            let name = unique_name(&parts.columns, name);
-            parts.columns.push(Field::optional(name, Type::Struct(members.columns.clone())));
+            // A oneof has no number; it is the one that has its members.
+            let of = format!("{} oneof", message.full_name());
+            let numbers = members.sources.iter().filter_map(|source| match source {
+                Source::Field(field, _) => Some(number(of.clone(), field, name)),
+                Source::Oneof(_) => None,
+            });
+            let (sources, name) = (numbers.collect(), unique_name(&parts.columns, name));
+            let column = Field::optional(name, Type::Struct(members.columns.clone()));
+            parts.columns.push(Field { sources, ..column });
             parts.sources.push(Source::Oneof(members));
         }
         Ok(parts)
@@ -149,6 +157,9 @@ impl Walk {
             return Ok(Some((self.scalar(scalar), Shape::Wrapper(scalar))));
         }
         Ok(Some(match inner.full_name() {
+            "google.protobuf.Timestamp" if self.options.format == TableFormat::V3 => {
+                (Type::TimestampTzNs, Shape::Timestamp)
+            }
             "google.protobuf.Timestamp" => (Type::TimestampTz, Shape::Timestamp),
             "google.protobuf.Duration" => (Type::Long, Shape::Duration),
             "google.type.Date" => (Type::Date, Shape::Date),
@@ -182,6 +193,10 @@ impl Walk {
             Scalar::Bytes => Type::Binary,
         }
     }
+}
+
+fn number(of: String, field: &MessageField, name: &str) -> Identity {
+    Identity::Number { of, number: field.number, name: name.to_owned() }
 }
 
 /// What the messages of `google/protobuf/wrappers.proto` hold.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::json;
 use super::program::{Plan, Stop};
 use super::schema::{Enum, Message, Scalar};
-use super::value::{date, decimal, duration, integer, micros, time_of_day, timestamp};
+use super::value::{date, decimal, duration, integer, ticks, time_of_day, timestamp};
 use super::wire::{Cursor, GROUP};
 use crate::decode::Failure;
 use crate::decode::columns::Column;
@@ -30,7 +30,8 @@ pub(super) enum Op {
     Text,
     Enum(Arc<Enum>),
     Message(Plan),
-    Timestamp,
+    /// Parts of a second that the column counts.
+    Timestamp(i64),
     Duration,
     Date,
     TimeOfDay,
@@ -104,8 +105,8 @@ impl Op {
                 entry.run(payload, &mut entries.children)?;
                 entries.close();
             }
-            Self::Timestamp => column!(column, Int64).push(micros(timestamp(payload)?)?),
-            Self::Duration => column!(column, Int64).push(micros(duration(payload)?)?),
+            Self::Timestamp(per_second) => column!(column, Int64).push(ticks(timestamp(payload)?, *per_second)?),
+            Self::Duration => column!(column, Int64).push(ticks(duration(payload)?, 1_000_000)?),
             Self::Date => column!(column, Int32).push(date(payload)?),
             Self::TimeOfDay => column!(column, Int64).push(time_of_day(payload)?),
             Self::TimeText => {
@@ -195,7 +196,7 @@ impl Op {
         matches!(
             self,
             Self::Message(_)
-                | Self::Timestamp
+                | Self::Timestamp(_)
                 | Self::Duration
                 | Self::Date
                 | Self::TimeOfDay

@@ -15,6 +15,7 @@ use crate::decode::columns::Column;
 use crate::decode::mapping::{MappingOptions, mismatch};
 use crate::error::Result;
 use crate::model::decoded::Reason;
+use crate::model::projection::Projection;
 use crate::model::schema::{Field, Type};
 
 /// A compiled message type.
@@ -103,8 +104,14 @@ impl Program {
     ///
     /// # Errors
     /// `InvalidRecord` where a field has no column type or one that the table's column cannot take.
-    pub fn compile(message: &Message, table: &[Field], open: &[usize], options: MappingOptions) -> Result<Self> {
-        let mut plan = plan(message, table, open, options, "")?;
+    pub fn compile(
+        message: &Message,
+        table: &[Field],
+        open: &[usize],
+        options: MappingOptions,
+        projection: &Projection,
+    ) -> Result<Self> {
+        let mut plan = plan(message, table, open, options, projection, "")?;
         plan.absent.clear();
         let filled = plan.columns();
         Ok(Self { message: message.clone(), plan, filled, single: None })
@@ -114,13 +121,20 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::compile`].
-    pub fn compile_single(message: &Message, table: &[Field], index: usize, options: MappingOptions) -> Result<Self> {
+    pub fn compile_single(
+        message: &Message,
+        table: &[Field],
+        index: usize,
+        options: MappingOptions,
+        projection: &Projection,
+    ) -> Result<Self> {
         let field = &table[index];
+        let path = projection.field(&field.name).unwrap_or(&field.name);
         let Type::Struct(fields) = &field.kind else {
             return Err(mismatch(&field.name, &Type::Struct(columns(message, options)?), &field.kind));
         };
         let all: Vec<usize> = (0..fields.len()).collect();
-        let plan = plan(message, fields, &all, options, &format!("{}.", field.name))?;
+        let plan = plan(message, fields, &all, options, projection, &format!("{path}."))?;
         Ok(Self { message: message.clone(), plan, filled: vec![index], single: Some(index) })
     }
 

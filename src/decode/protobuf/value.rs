@@ -8,7 +8,8 @@ use crate::decode::Failure;
 use crate::model::decoded::Reason;
 
 const NANOS: i64 = 1_000_000_000;
-const UNREPRESENTABLE: Failure = (Reason::ValueOutOfRange, "a time lies outside microseconds or is none");
+const UNREPRESENTABLE: Failure =
+    (Reason::ValueOutOfRange, "a time lies outside of what its column can hold or is none");
 
 /// An integer. Of unsigned ones of 64 bits the bits are given; shorter ones are cut off, as Google's runtimes do.
 #[inline]
@@ -63,10 +64,10 @@ pub(super) fn duration(payload: &[u8]) -> Result<(i64, i64), Failure> {
     if agree && nanos.abs() < NANOS { Ok((seconds, nanos)) } else { Err(UNREPRESENTABLE) }
 }
 
-/// Microseconds; what is finer is cut off.
+/// That many parts to a second; what is finer is cut off.
 #[inline]
-pub(super) fn micros((seconds, nanos): (i64, i64)) -> Result<i64, Failure> {
-    let whole = i128::from(seconds) * 1_000_000 + i128::from(nanos / 1000);
+pub(super) fn ticks((seconds, nanos): (i64, i64), per_second: i64) -> Result<i64, Failure> {
+    let whole = i128::from(seconds) * i128::from(per_second) + i128::from(nanos / (NANOS / per_second));
     i64::try_from(whole).map_err(|_| UNREPRESENTABLE)
 }
 

@@ -12,6 +12,7 @@ use super::super::mapping::{MappingOptions, TimeAs};
 use super::super::{Decoder, Decoding, SchemaKey, SchemaUse};
 use super::{SIDES, batch, columns_of, decide, decoder, framed, layout, row, schema};
 use crate::model::decoded::Reason;
+use crate::model::projection::ALL;
 use crate::model::schema::{Field, Type};
 
 /// One record of one field `f` of type `schema`, whose bytes are `body`: the column's type, and what it shows.
@@ -350,7 +351,7 @@ fn nodes(count: usize) -> Vec<u8> {
 fn without_next(count: usize) -> Result<(), Reason> {
     let mut columns = [Column::new(&Type::Int)];
     let table = [Field::optional("v", Type::Int)];
-    let program = Program::compile(&parse_text(NODE).unwrap(), &table, &[0], MappingOptions::default()).unwrap();
+    let program = Program::compile(&parse_text(NODE).unwrap(), &table, &[0], MappingOptions::default(), &ALL).unwrap();
     program.run(&nodes(count), &mut columns).map_err(|(reason, _)| reason)?;
     assert_eq!(columns[0].len(), 1);
     Ok(())

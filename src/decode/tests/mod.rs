@@ -2,9 +2,15 @@
 //! and a bad record is one reject and touches no other.
 
 mod avro;
+mod convergence;
+mod evolution;
+mod fuzz;
+mod instants;
+mod projection;
 pub(super) mod shapes;
 mod texts;
 mod together;
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +18,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    TimestampMicrosecondType, TimestampNanosecondType,
 };
 use proptest::prelude::*;
 
@@ -36,6 +42,7 @@ fn layout(time_as: TimeAs) -> Layout {
         key_format: Format::None,
         key_columns: KeyColumns::None,
         value_format: Format::Registry,
+        projection: Arc::default(),
         names: MetadataNames::Kafka,
         metadata: vec![super::layout::Metadata::Offset],
         mapping: MappingOptions { time_as, ..MappingOptions::default() },
@@ -43,6 +50,7 @@ fn layout(time_as: TimeAs) -> Layout {
         record_bytes_max: 1 << 20,
         evolution: Evolution::Extend,
         partitioned: Vec::new(),
+        pinned: Vec::new(),
         given: Given::default(),
     }
 }
@@ -76,7 +84,7 @@ fn schema(text: &str) -> Arc<Schema> {
 
 /// The columns for values of `schema`.
 fn columns_of(layout: &Layout, schema: &Schema) -> TableSchema {
-    layout.table_schema(Columns::Nothing, schema.columns(MessagePath::FIRST, layout.mapping).unwrap())
+    layout.table_schema(Columns::Nothing, schema.columns(MessagePath::FIRST, layout.mapping).unwrap()).unwrap()
 }
 
 /// The decoder of a table that has the columns of all `schemas`; their ids count from 1. Id 99 is unknown to the
@@ -97,7 +105,7 @@ fn decide(decoder: &Decoder, values: &[Option<Vec<u8>>]) -> DecodedBatch {
     match decoder.decode(batch(values), 0).unwrap() {
         Decoding::Done(decoded) => decoded,
         Decoding::Needs(_, needs) => panic!("the decoder lacks {needs:?}"),
-        Decoding::Misfit(misfit) => panic!("{misfit}"),
+        Decoding::Misfit(_, misfit) => panic!("{misfit}"),
     }
 }
 

@@ -20,40 +20,45 @@ use crate::ports::{RegisteredSchema, SchemaFormat};
 
 type Bytes = Option<Vec<u8>>;
 /// Key, value and headers.
-type Written<'a> = (Bytes, Bytes, &'a [(&'a str, &'a [u8])]);
+pub(super) type Written<'a> = (Bytes, Bytes, &'a [(&'a str, &'a [u8])]);
 
 /// A table, and the schemas that its registry knows.
-struct Table {
-    layout: Layout,
-    sides: Sides,
+pub(super) struct Table {
+    pub(super) layout: Layout,
+    pub(super) sides: Sides,
     schemas: HashMap<SchemaKey, SchemaUse>,
-    columns: Arc<TableSchema>,
+    pub(super) columns: Arc<TableSchema>,
     /// How often it has changed.
-    changes: usize,
+    pub(super) changes: usize,
 }
 
 impl Table {
-    fn new(key: Format, value: Format) -> Self {
+    pub(super) fn new(key: Format, value: Format) -> Self {
         let layout = Layout { key_format: key, key_columns: KeyColumns::Flatten, ..layout(TimeAs::Long) };
-        let columns = Arc::new(layout.table_schema(Columns::Nothing, Columns::Nothing));
+        let columns = Arc::new(layout.table_schema(Columns::Nothing, Columns::Nothing).unwrap());
         Self { layout, sides: Sides { key, value }, schemas: HashMap::new(), columns, changes: 0 }
     }
 
-    fn knows(mut self, key: SchemaKey, format: SchemaFormat, text: &str) -> Self {
+    pub(super) fn knows(mut self, key: SchemaKey, format: SchemaFormat, text: &str) -> Self {
         let registered = RegisteredSchema { id: 0, format, text: text.to_owned(), references: Vec::new() };
         self.schemas.insert(key, SchemaUse::Known(Arc::new(Schema::parse(&registered).unwrap())));
         self
     }
 
     /// Decodes records, changing the table as they need it.
-    fn decode(&mut self, records: &[Written<'_>]) -> DecodedBatch {
+    pub(super) fn decode(&mut self, records: &[Written<'_>]) -> DecodedBatch {
+        self.try_decode(records).unwrap_or_else(|misfit| panic!("{misfit}"))
+    }
+
+    /// As [`Table::decode`]; the misfit that suspends the table.
+    pub(super) fn try_decode(&mut self, records: &[Written<'_>]) -> Result<DecodedBatch, String> {
         let mut batch = batch(records);
         loop {
             let layout = Arc::new(self.layout.clone());
             let decoder = Decoder::new(layout, Arc::clone(&self.columns), self.sides, self.schemas.clone());
             batch = match decoder.decode(batch, 0).unwrap() {
-                Decoding::Done(decoded) => return decoded,
-                Decoding::Misfit(misfit) => panic!("{misfit}"),
+                Decoding::Done(decoded) => return Ok(decoded),
+                Decoding::Misfit(_, misfit) => return Err(misfit),
                 Decoding::Needs(batch, needs) => {
                     self.columns = Arc::new(needs.table.expect("all schemas are known"));
                     self.changes += 1;
@@ -65,13 +70,13 @@ impl Table {
     }
 
     /// The rows of values without keys, and the reasons of those that are none.
-    fn values(&mut self, values: &[&[u8]]) -> (Vec<String>, Vec<Reason>) {
+    pub(super) fn values(&mut self, values: &[&[u8]]) -> (Vec<String>, Vec<Reason>) {
         let records: Vec<_> = values.iter().map(|value| (None, Some(value.to_vec()), &[][..])).collect();
         rows(&self.decode(&records))
     }
 }
 
-fn rows(decoded: &DecodedBatch) -> (Vec<String>, Vec<Reason>) {
+pub(super) fn rows(decoded: &DecodedBatch) -> (Vec<String>, Vec<Reason>) {
     let shown = (0..decoded.rows.num_rows()).map(|index| row(&decoded.rows, index)).collect();
     (shown, decoded.rejects.iter().map(|reject| reject.reason).collect())
 }
@@ -98,7 +103,7 @@ fn batch(records: &[Written<'_>]) -> RawBatch {
     batch
 }
 
-fn framed(id: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn framed(id: u8, body: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 0, id], body].concat()
 }
 
@@ -187,7 +192,7 @@ fn a_tombstone_keeps_what_of_its_key_has_columns() {
 }
 
 fn columns(fields: Vec<Field>) -> TableSchema {
-    TableSchema { schema_id: 0, fields }
+    TableSchema { schema_id: 0, ..TableSchema::of(fields) }
 }
 
 /// What becomes of a table with the columns `table` for a schema with `wanted`.

@@ -6,23 +6,27 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use iceberg::spec::{Struct, TableMetadata};
+use iceberg::spec::{FormatVersion, Struct, TableMetadata};
 use parquet::basic::Compression;
+use parquet::file::metadata::RowGroupMetaData;
 use uuid::Uuid;
 
+use super::lineage::{self, Origin};
 use super::sorted::{SortKey, merge_sorted};
 use super::survey::{GroupKey, SmallFile};
 use crate::error::{Error, Result};
-use crate::lake::conform::conform;
 use crate::lake::encode::Encoder;
 use crate::lake::manifests::spec;
 use crate::lake::rows::{BATCH_BYTES, Fetched, Open, decoded, open};
 use crate::lake::schema::from_iceberg_schema;
 use crate::lake::storage::{Stores, Upload, from_iceberg};
 use crate::lake::writer::compression;
+use crate::model::conform::conform;
 use crate::model::file::WrittenFile;
-use crate::model::schema::TableSchema;
+use crate::model::names::{self, NameMapping};
+use crate::model::schema::{Field, TableSchema};
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
 
@@ -46,10 +50,14 @@ pub(super) struct Tools<'a> {
 /// How the rows of the new file are written.
 struct Target {
     schema: Arc<TableSchema>,
+    /// The columns of the file: the table's, and in format 3 the two that keep rows' ids.
+    fields: Vec<Field>,
     arrow: SchemaRef,
     compression: Compression,
     path: String,
     sort: Vec<SortKey>,
+    /// Ids of columns in files that have none.
+    names: Option<Arc<NameMapping>>,
 }
 
 /// The new file, as far as it is.
@@ -107,13 +115,28 @@ impl Target {
             Some(_) => SortKey::of(metadata.default_sort_order(), &schema)?,
             None => Vec::new(),
         };
+        let own = (metadata.format_version() >= FormatVersion::V3).then(lineage::fields);
+        let fields = schema.fields.iter().cloned().chain(own.into_iter().flatten()).collect();
+        let file = TableSchema { schema_id: schema.schema_id, ..TableSchema::of(fields) };
+        let names = metadata.properties().get(names::PROPERTY).map(|text| NameMapping::parse(text));
         Ok(Self {
-            arrow: schema.to_arrow(),
+            arrow: file.to_arrow(),
+            fields: file.fields,
             schema,
             compression: compression(metadata.properties())?,
             path: format!("{location}/data/{folder}{}-0.parquet", id.simple()),
             sort,
+            names: names.transpose()?.map(Arc::new),
         })
+    }
+
+    /// Rows of a file as rows of the new one.
+    fn conform(&self, rows: &RecordBatch, origin: &mut Option<Origin>) -> Result<RecordBatch> {
+        let rows = conform(rows, &self.fields, &self.arrow)?;
+        match origin {
+            Some(origin) => origin.name(&rows),
+            None => Ok(rows),
+        }
     }
 }
 
@@ -154,20 +177,15 @@ async fn finish(
 
 /// Row group after row group, fetched ahead while the one before is decoded and encoded.
 async fn append_all(tools: &Tools<'_>, target: &Arc<Target>, files: &[SmallFile], output: &mut Output) -> Result<()> {
-    let opened = futures::stream::iter(opening(tools.stores, files)).buffered(OPEN_AHEAD);
-    let groups = opened.map_ok(|open| {
-        let groups = 0..open.metadata.metadata().num_row_groups();
-        futures::stream::iter(groups.map(move |group| Ok(open.clone().fetch(group).boxed())))
-    });
-    let mut fetched = std::pin::pin!(groups.try_flatten().try_buffered(GROUPS_AHEAD + 1));
-    while let Some(fetched) = fetched.try_next().await? {
+    let mut fetched = fetched(tools.stores, target, files);
+    while let Some((fetched, mut origin)) = fetched.try_next().await? {
         let (target, parallel) = (Arc::clone(target), tools.compute.threads() > 1);
         let encoder = output.encoder.take();
         let path = target.path.clone();
         let encode = move || {
             let mut encoder = encoder;
             for rows in fetched.decode(None)? {
-                let rows = conform(&decoded(rows)?, &target.schema.fields, &target.arrow)?;
+                let rows = target.conform(&decoded(rows)?, &mut origin)?;
                 encode(&mut encoder, &rows, target.compression, parallel)?;
             }
             Ok::<_, Error>(encoder)
@@ -180,28 +198,20 @@ async fn append_all(tools: &Tools<'_>, target: &Arc<Target>, files: &[SmallFile]
 
 /// All files at once in memory, which the planner bounds for sorted tables; then row after row by the sort order.
 async fn merge_all(tools: &Tools<'_>, target: &Arc<Target>, files: &[SmallFile], output: &mut Output) -> Result<()> {
-    let fetch = |opening: BoxFuture<'static, Result<Open>>| async move {
-        let open = opening.await?;
-        let groups = 0..open.metadata.metadata().num_row_groups();
-        let fetch: Vec<_> = groups.map(|group| open.clone().fetch(group).boxed()).collect();
-        futures::stream::iter(fetch).buffered(GROUPS_AHEAD + 1).try_collect::<Vec<Fetched>>().await
-    };
-    let fetching: Vec<_> = opening(tools.stores, files).into_iter().map(|opening| fetch(opening).boxed()).collect();
-    let runs: Vec<Vec<Fetched>> = futures::stream::iter(fetching).buffered(OPEN_AHEAD).try_collect().await?;
+    let fetching: Vec<_> =
+        opening(tools.stores, target, files).into_iter().map(|opening| fetch_all(opening).boxed()).collect();
+    let runs: Vec<Vec<Group>> = futures::stream::iter(fetching).buffered(OPEN_AHEAD).try_collect().await?;
     let rows = (BATCH_BYTES / runs.len().max(1) as u64).max(256 << 10);
-    let rows_of = |target: &Arc<Target>, run: Vec<Fetched>| {
+    let rows_of = |target: &Arc<Target>, run: Vec<Group>| {
         let target = Arc::clone(target);
-        let decoded_groups = run.into_iter().map(move |fetched| fetched.decode(Some(rows)));
-        decoded_groups.flat_map(move |reader| {
+        let decoded_groups = run.into_iter().map(move |(fetched, origin)| (fetched.decode(Some(rows)), origin));
+        decoded_groups.flat_map(move |(reader, mut origin)| {
             let target = Arc::clone(&target);
             let (reader, failed) = match reader {
                 Ok(reader) => (Some(reader), None),
                 Err(error) => (None, Some(Err(error))),
             };
-            let conformed = reader
-                .into_iter()
-                .flatten()
-                .map(move |rows| conform(&decoded(rows)?, &target.schema.fields, &target.arrow));
+            let conformed = reader.into_iter().flatten().map(move |rows| target.conform(&decoded(rows)?, &mut origin));
             failed.into_iter().chain(conformed)
         })
     };
@@ -254,6 +264,39 @@ impl Output {
     }
 }
 
-fn opening(stores: &Stores, files: &[SmallFile]) -> Vec<BoxFuture<'static, Result<Open>>> {
-    files.iter().map(|file| open(stores.clone(), file.path.clone(), file.size_bytes).boxed()).collect()
+/// A file that is open, and where the ids of its rows begin.
+type Source = (Open, Option<Origin>);
+/// A row group, fetched, and where the ids of its rows begin.
+type Group = (Fetched, Option<Origin>);
+
+fn opening(stores: &Stores, target: &Target, files: &[SmallFile]) -> Vec<BoxFuture<'static, Result<Source>>> {
+    let one = |file: &SmallFile| {
+        let has_ids = target.fields.len() > target.schema.fields.len();
+        let origin = file.first_row_id.filter(|_| has_ids).map(|id| Origin::new(id, file.sequence));
+        let open = open(stores.clone(), file.path.clone(), file.size_bytes, target.names.clone());
+        async move { Ok((open.await?, origin)) }.boxed()
+    };
+    files.iter().map(one).collect()
+}
+
+/// Row groups of one file after the other, fetched ahead.
+fn fetched(stores: &Stores, target: &Target, files: &[SmallFile]) -> BoxStream<'static, Result<Group>> {
+    let opened = futures::stream::iter(opening(stores, target, files)).buffered(OPEN_AHEAD);
+    let groups = opened.map_ok(|source| futures::stream::iter(groups(&source).into_iter().map(Ok)));
+    groups.try_flatten().try_buffered(GROUPS_AHEAD + 1).boxed()
+}
+
+async fn fetch_all(opening: BoxFuture<'static, Result<Source>>) -> Result<Vec<Group>> {
+    futures::stream::iter(groups(&opening.await?)).buffered(GROUPS_AHEAD + 1).try_collect().await
+}
+
+fn groups((open, origin): &Source) -> Vec<BoxFuture<'static, Result<Group>>> {
+    let mut before = 0;
+    let rows = open.metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows);
+    let fetch = rows.enumerate().map(|(group, rows)| {
+        let (fetched, origin) = (open.clone().fetch(group), origin.as_ref().map(|origin| origin.behind(before)));
+        before += rows;
+        async move { Ok((fetched.await?, origin)) }.boxed()
+    });
+    fetch.collect()
 }

@@ -16,11 +16,13 @@ use crate::runtime::clock::Clock;
 
 /// How long a lease lasts that is not renewed: what others wait for where its owner was killed.
 pub(super) const DURATION: Duration = Duration::from_secs(10);
+/// How long to wait for a lease that nobody renews.
+pub(super) const ABANDONED: Duration = DURATION.saturating_add(ASK_INTERVAL);
 /// How often somebody who waits for a lease asks for it.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A lease that is held, renewed while work goes on.
-pub(super) struct Lease {
+pub(in crate::lake) struct Lease {
     catalog: Arc<dyn Catalog>,
     clock: Clock,
     name: String,
@@ -39,14 +41,15 @@ impl Lease {
         Ok(lease.renew().await?.then_some(lease))
     }
 
-    /// The same, waiting for as long as a lease lasts that nobody renews.
-    pub(super) async fn wait(
+    /// The same, waiting for `patience`: for one of a process that was killed no less than [`ABANDONED`].
+    pub(in crate::lake) async fn wait(
         catalog: &Arc<dyn Catalog>,
         clock: &Clock,
         name: &str,
         owner: &str,
+        patience: Duration,
     ) -> Result<Option<Self>> {
-        let deadline = clock.elapsed() + DURATION + ASK_INTERVAL;
+        let deadline = clock.elapsed() + patience;
         loop {
             let lease = Self::take(catalog, clock, name.to_owned(), owner).await?;
             if lease.is_some() || clock.elapsed() >= deadline {
@@ -61,7 +64,7 @@ impl Lease {
     }
 
     /// Does `work` and renews meanwhile; a renewal that fails is tried again and ends nothing.
-    pub(super) async fn hold<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(in crate::lake) async fn hold<T>(&self, work: impl Future<Output = T>) -> T {
         let renewing = async {
             loop {
                 self.clock.sleep(DURATION / 3).await;
@@ -77,7 +80,7 @@ impl Lease {
     }
 
     /// Gives it back. Where that fails it runs out by itself.
-    pub(super) async fn release(self) {
+    pub(in crate::lake) async fn release(self) {
         let now_ms = self.clock.now_ms();
         if let Err(error) = self.catalog.take_lease(&self.name, &self.owner, now_ms, now_ms).await {
             tracing::debug!(lease = self.name, error = %error.chain(), "lease not given back");

@@ -9,7 +9,7 @@ use iceberg::spec::{FormatVersion, ManifestContentType, ManifestEntryRef, Manife
 use super::replace::{ENTRIES_MAX, add_entry, broken};
 use crate::error::Result;
 use crate::lake::commit::Committer;
-use crate::lake::manifests::{NewSnapshot, spec};
+use crate::lake::manifests::{NewSnapshot, spec, with_first_row_id};
 
 /// Small manifests of a spec from which on they are merged by themselves.
 pub(super) const MERGE_AT: usize = 100;
@@ -24,7 +24,7 @@ pub(super) fn choose(
     manifests: &[ManifestFile],
     at_least: usize,
 ) -> Option<Vec<ManifestFile>> {
-    if metadata.format_version() != FormatVersion::V2 {
+    if metadata.format_version() < FormatVersion::V2 {
         return None;
     }
     let mut by_spec: BTreeMap<i32, Vec<&ManifestFile>> = BTreeMap::new();
@@ -54,20 +54,25 @@ pub(super) async fn merge(
     let schema = new.metadata.current_schema();
     // `partition_to_path` panics where this fails.
     spec.partition_type(schema).map_err(|e| broken("read partition spec", e))?;
-    let mut entries: BTreeMap<String, Vec<ManifestEntryRef>> = BTreeMap::new();
+    let mut entries: BTreeMap<String, Vec<(ManifestEntryRef, Option<i64>)>> = BTreeMap::new();
     for source in sources {
-        let (loaded, _) = committer.manifests.load(source).await?.into_parts();
-        for entry in loaded.into_iter().filter(|entry| entry.is_alive()) {
+        for (entry, first_row_id) in committer.manifests.alive(source).await? {
             let partition = spec.partition_to_path(entry.data_file().partition(), Arc::clone(schema));
-            entries.entry(partition).or_default().push(entry);
+            entries.entry(partition).or_default().push((entry, first_row_id));
         }
     }
-    let entries: Vec<ManifestEntryRef> = entries.into_values().flatten().collect();
+    let entries: Vec<_> = entries.into_values().flatten().collect();
     let mut merged = Vec::new();
     for part in entries.chunks(ENTRIES_MAX) {
         let mut writer = committer.manifests.writer(new, spec.spec_id(), written.len(), written)?;
-        part.iter().try_for_each(|entry| add_entry(&mut writer, entry, false))?;
-        merged.push(writer.write_manifest_file().await.map_err(|e| broken("write manifest", e))?);
+        for (entry, first_row_id) in part {
+            add_entry(&mut writer, entry, with_first_row_id(entry, *first_row_id, spec.spec_id())?, false)?;
+        }
+        let mut manifest = writer.write_manifest_file().await.map_err(|e| broken("write manifest", e))?;
+        // Where each file says itself where its rows' ids begin, the manifest takes up no further ones.
+        let ids: Option<Vec<i64>> = part.iter().map(|(_, first_row_id)| *first_row_id).collect();
+        manifest.first_row_id = ids.and_then(|ids| u64::try_from(ids.into_iter().min()?).ok());
+        merged.push(manifest);
     }
     Ok(merged)
 }

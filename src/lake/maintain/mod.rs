@@ -6,14 +6,15 @@
 
 mod compact;
 mod expire;
-mod lease;
+pub(in crate::lake) mod lease;
+mod lineage;
 mod manifests;
 mod orphans;
 pub mod plan;
-mod replace;
+pub(in crate::lake) mod replace;
 mod report;
 mod sorted;
-mod survey;
+pub(in crate::lake) mod survey;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,13 +25,14 @@ use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{FormatVersion, TableMetadata};
 
 use self::compact::{Tools, compact};
-use self::lease::Lease;
+use self::lease::{ABANDONED, Lease};
 use self::plan::{Compaction, Retention};
 use self::replace::{Files, Landed, Replace, Work};
 use self::survey::{GroupKey, Known, SmallFile, Survey};
 use super::catalog::LoadedTable;
 use super::commit::Committer;
 use super::progress;
+use super::shape::is_ours;
 use super::tables::IcebergLake;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ids::TableName;
@@ -111,6 +113,14 @@ impl Maintainer {
         health
     }
 
+    /// True for a table that Frazil made or has taken over, and for one of its dead letters.
+    ///
+    /// # Errors
+    /// As [`Maintainer::health`].
+    pub async fn is_ours(&self, table: &TableName) -> Result<bool> {
+        Ok(is_ours(&self.load(table).await?.metadata))
+    }
+
     /// Does what is due by itself, at most one compaction; what was done, or `None` where nothing was or another replica
     /// is at it. What is due and how the table is afterwards is in the report.
     ///
@@ -130,6 +140,10 @@ impl Maintainer {
         let loaded = self.load(table).await?;
         if let Some(reason) = left_alone(table, &loaded.metadata)? {
             report.note(reason);
+            return Ok(report);
+        }
+        if !is_ours(&loaded.metadata) {
+            report.note("another tool made it, and it is not taken over".to_owned());
             return Ok(report);
         }
         let now = self.committer().clock.elapsed();
@@ -175,7 +189,8 @@ impl Maintainer {
             return self.rehearse(table, actions, grace).await;
         }
         let committer = self.committer();
-        let lease = Lease::wait(&committer.catalog, &committer.clock, &lease_name(table), &self.owner).await?;
+        let lease =
+            Lease::wait(&committer.catalog, &committer.clock, &lease_name(table), &self.owner, ABANDONED).await?;
         let lease =
             lease.ok_or_else(|| Error::unavailable(format!("another process maintains table `{table}` now")))?;
         let mut memory = self.recall(table);
@@ -302,7 +317,8 @@ impl Maintainer {
         let (read, count) = (files.iter().map(|file| file.size_bytes).sum::<u64>(), files.len() as u64);
         let removed = files.into_iter().map(|file| (file.path.clone(), file)).collect();
         let wrote = written.as_ref().map_or(0, |file| file.size_bytes);
-        let work = Work::Files(Files { key, base_sequence, removed, added: written.into_iter().collect() });
+        let (base_sequence, added) = (Some(base_sequence), written.into_iter().collect());
+        let work = Work::Files(Files { key, base_sequence, removed, added });
         match Replace::new(committer, table, metadata.uuid(), work).land().await? {
             Landed::Done(..) => report.compacted(count, read, wrote, took),
             Landed::Declined(reason) => report.note(reason),
@@ -368,12 +384,16 @@ impl Maintainer {
         survey: &Survey,
         memory: &Remembered,
     ) -> Vec<(GroupKey, Vec<SmallFile>)> {
-        if metadata.format_version() != FormatVersion::V2 {
+        if metadata.format_version() < FormatVersion::V2 {
             return Vec::new();
         }
         let mut all = Vec::new();
         for (key, files) in &survey.groups {
-            let files: Vec<&SmallFile> = files.iter().filter(|file| !memory.refused.contains_key(&file.path)).collect();
+            // Rows of a table that was upgraded to format 3 have ids from its next commit on.
+            let is_named =
+                |file: &&SmallFile| metadata.format_version() < FormatVersion::V3 || file.first_row_id.is_some();
+            let may = |file: &&SmallFile| !memory.refused.contains_key(&file.path);
+            let files: Vec<&SmallFile> = files.iter().filter(is_named).filter(may).collect();
             let sizes: Vec<u64> = files.iter().map(|file| file.size_bytes).collect();
             for mut group in self.compaction(key).groups(&sizes) {
                 group.sort_unstable();
@@ -431,12 +451,13 @@ impl Maintainer {
     }
 }
 
-fn lease_name(table: &TableName) -> String {
+/// The lease under which a table is maintained, and under which letters are taken out of it.
+pub(in crate::lake) fn lease_name(table: &TableName) -> String {
     format!("maintain {table}")
 }
 
 /// The results of all `work`, of which `limit` pieces are under way at once; in no order.
-async fn gather<T>(work: Vec<BoxFuture<'_, Result<T>>>, limit: usize) -> Result<Vec<T>> {
+pub(in crate::lake) async fn gather<T>(work: Vec<BoxFuture<'_, Result<T>>>, limit: usize) -> Result<Vec<T>> {
     futures::stream::iter(work).buffer_unordered(limit).try_collect().await
 }
 

@@ -1,5 +1,6 @@
 //! Commits of maintenance: files replaced by files with the same rows, manifests by merged ones, snapshots dropped.
-//! Each is made anew on whatever the table has become meanwhile, or declined where it does not fit any more.
+//! Each is made anew on whatever the table has become meanwhile, or declined where it does not fit any more. Letters
+//! leave their table in the same way, as a part of a commit of two tables (`lake::letters`).
 //!
 //! Ingestion never waits for these: who loses a compare-and-swap tries again, and after some tries gives up.
 
@@ -21,7 +22,7 @@ use crate::check;
 use crate::error::{Error, Result};
 use crate::lake::catalog::{Applied, LoadedTable, TableChange};
 use crate::lake::commit::{Committer, Delta, carry_ledger, passes, snapshot_id, totals};
-use crate::lake::manifests::{NewSnapshot, WrittenList, data_file_of};
+use crate::lake::manifests::{NewSnapshot, WrittenList, data_file_of, with_first_row_id};
 use crate::lake::progress;
 use crate::model::file::WrittenFile;
 use crate::model::ids::TableName;
@@ -35,7 +36,7 @@ const CONFLICTS_MAX: u32 = 40;
 pub(super) const ENTRIES_MAX: usize = 40_000;
 
 /// What is to become of a table.
-pub(super) enum Work {
+pub(in crate::lake) enum Work {
     /// Data files are replaced.
     Files(Files),
     /// Manifests are replaced; no file is.
@@ -45,13 +46,14 @@ pub(super) enum Work {
 }
 
 /// Data files to replace, and what replaces them.
-pub(super) struct Files {
-    pub(super) key: GroupKey,
-    /// The data sequence number of what is added: that of the snapshot whose deletes were looked at.
-    pub(super) base_sequence: i64,
+pub(in crate::lake) struct Files {
+    pub(in crate::lake) key: GroupKey,
+    /// The data sequence number of what is added: that of the snapshot whose deletes were looked at. `None` where it
+    /// does not have all rows of what is removed; it comes with the new snapshot then.
+    pub(in crate::lake) base_sequence: Option<i64>,
     /// By path.
-    pub(super) removed: HashMap<String, SmallFile>,
-    pub(super) added: Vec<WrittenFile>,
+    pub(in crate::lake) removed: HashMap<String, SmallFile>,
+    pub(in crate::lake) added: Vec<WrittenFile>,
 }
 
 /// What became of it.
@@ -70,7 +72,7 @@ enum Prepared {
 }
 
 /// One piece of work on its way into a table.
-pub(super) struct Replace<'a> {
+pub(in crate::lake) struct Replace<'a> {
     committer: &'a Committer,
     table: &'a TableName,
     uuid: Uuid,
@@ -87,8 +89,18 @@ pub(super) struct Replace<'a> {
 }
 
 impl<'a> Replace<'a> {
-    pub(super) fn new(committer: &'a Committer, table: &'a TableName, uuid: Uuid, work: Work) -> Self {
-        let id = committer.clock.fresh_id();
+    pub(in crate::lake) fn new(committer: &'a Committer, table: &'a TableName, uuid: Uuid, work: Work) -> Self {
+        Self::named(committer.clock.fresh_id(), committer, table, uuid, work)
+    }
+
+    /// As [`Replace::new`], for a commit that has a name already.
+    pub(in crate::lake) fn named(
+        id: Uuid,
+        committer: &'a Committer,
+        table: &'a TableName,
+        uuid: Uuid,
+        work: Work,
+    ) -> Self {
         Self {
             committer,
             table,
@@ -179,10 +191,21 @@ impl<'a> Replace<'a> {
         }
     }
 
-    async fn load(&self) -> Result<LoadedTable> {
+    pub(in crate::lake) async fn load(&self) -> Result<LoadedTable> {
         let base = self.committer.catalog.load(self.table).await?;
         let base = base.filter(|base| base.metadata.uuid() == self.uuid);
         base.ok_or_else(|| Error::fenced(format!("maintain table `{}`: it has vanished or was replaced", self.table)))
+    }
+
+    /// The change of its table on that base, and the manifest list written for it; or why it no longer fits. For files.
+    pub(in crate::lake) async fn change(
+        &mut self,
+        base: &LoadedTable,
+    ) -> Result<Result<(TableChange, Option<WrittenList>), String>> {
+        Ok(match self.prepare(base).await? {
+            Prepared::Change { change, list, .. } => Ok((*change, list)),
+            Prepared::Declined(reason) => Err(reason),
+        })
     }
 
     async fn prepare(&mut self, base: &LoadedTable) -> Result<Prepared> {
@@ -195,10 +218,8 @@ impl<'a> Replace<'a> {
         if let Work::Expire(retention) = &self.work {
             return self.expire(metadata, retention).await;
         }
-        if metadata.format_version() != FormatVersion::V2 {
-            // Rows of a v3 table have ids, which rewriting would have to keep.
-            let version = metadata.format_version();
-            return Ok(Prepared::Declined(format!("format version {version} is not rewritten yet")));
+        if metadata.format_version() < FormatVersion::V2 {
+            return Ok(Prepared::Declined("format version 1 is not rewritten".to_owned()));
         }
         let id = snapshot_id(self.id);
         let new = NewSnapshot { metadata, id, sequence: metadata.next_sequence_number(), attempt: self.id };
@@ -210,13 +231,14 @@ impl<'a> Replace<'a> {
         let list = self.committer.manifests.write_list(&attempt, manifests, Vec::new()).await?;
         let mut entries = totals(metadata, &delta);
         entries.insert(progress::COMMIT_ID.to_owned(), self.id.simple().to_string());
-        let newest = |snapshot: &iceberg::spec::SnapshotRef| {
-            snapshot.summary().additional_properties.get(progress::NEWEST).cloned()
-        };
-        entries
-            .extend(progress::ancestry(metadata).find_map(newest).map(|newest| (progress::NEWEST.to_owned(), newest)));
+        entries.extend(progress::newest(metadata));
         entries.extend(progress.as_ref().map(progress::summary).unwrap_or_default());
-        let mut change = self.committer.advance(self.table, &attempt, &list, Operation::Replace, entries);
+        let operation = match &self.work {
+            Work::Files(Files { base_sequence: None, added, .. }) if added.is_empty() => Operation::Delete,
+            Work::Files(Files { base_sequence: None, .. }) => Operation::Overwrite,
+            _ => Operation::Replace,
+        };
+        let mut change = self.committer.advance(self.table, &attempt, &list, operation, entries);
         if let Some(progress) = &progress {
             // The ledger goes on as it is: the tag and the property move to the new snapshot.
             carry_ledger(&mut change, progress)?;
@@ -261,7 +283,8 @@ impl<'a> Replace<'a> {
         let sum = |count: fn(&WrittenFile) -> u64| files.added.iter().map(count).sum::<u64>();
         let removed = self.rewritten.values().flatten();
         let rows = removed.map(|manifest| manifest.deleted_rows_count.unwrap_or(0)).sum();
-        check!(I4, rows == sum(|file| file.rows), "replacing files of `{}` changes its rows", self.table);
+        let is_same = files.base_sequence.is_none() || rows == sum(|file| file.rows);
+        check!(I4, is_same, "replacing files of `{}` changes its rows", self.table);
         Delta {
             files: (added as u64, files.removed.len() as u64),
             rows: (sum(|file| file.rows), rows),
@@ -333,12 +356,15 @@ impl<'a> Replace<'a> {
 
     async fn write_fresh(&mut self, new: &NewSnapshot<'_>) -> Result<Vec<ManifestFile>> {
         match &self.work {
-            Work::Files(files) if !files.added.is_empty() => {
+            Work::Files(Files { added, base_sequence: None, .. }) => {
+                self.committer.manifests.fresh(new, added, &mut self.written).await
+            }
+            Work::Files(Files { key, base_sequence: Some(sequence), added, .. }) if !added.is_empty() => {
                 let n = self.written.len();
-                let mut writer = self.committer.manifests.writer(new, files.key.spec_id, n, &mut self.written)?;
-                for file in &files.added {
-                    let file = data_file_of(new.metadata, file, files.key.partition.clone())?;
-                    writer.add_file(file, files.base_sequence).map_err(|e| broken("add file to manifest", e))?;
+                let mut writer = self.committer.manifests.writer(new, key.spec_id, n, &mut self.written)?;
+                for file in added {
+                    let file = data_file_of(new.metadata, file, key.partition.clone())?;
+                    writer.add_file(file, *sequence).map_err(|e| broken("add file to manifest", e))?;
                 }
                 Ok(vec![writer.write_manifest_file().await.map_err(|e| broken("write manifest", e))?])
             }
@@ -381,14 +407,14 @@ impl<'a> Replace<'a> {
     }
 
     /// Deletes manifests of earlier tries that the one which is in has no use for.
-    async fn delete_leftovers(&self) {
+    pub(in crate::lake) async fn delete_leftovers(&self) {
         let used = self.rewritten.values().flatten().chain(self.fresh.iter().flatten());
         let used: HashSet<&str> = used.map(|manifest| manifest.manifest_path.as_str()).collect();
         self.committer.delete(self.written.iter().filter(|path| !used.contains(path.as_str()))).await;
     }
 
     /// Deletes what was written for work that is certainly not in and never will be.
-    async fn discard(&self) {
+    pub(in crate::lake) async fn discard(&self) {
         let Work::Files(files) = &self.work else { return self.committer.delete(self.written.iter()).await };
         self.committer.delete(self.written.iter().chain(files.added.iter().map(|file| &file.path))).await;
     }
@@ -402,26 +428,29 @@ async fn without(
     removed: &HashMap<String, SmallFile>,
     written: &mut Vec<String>,
 ) -> Result<Option<ManifestFile>> {
-    let loaded = committer.manifests.load(manifest).await?;
-    let alive = || loaded.entries().iter().filter(|entry| entry.is_alive());
-    if !alive().any(|entry| removed.contains_key(entry.file_path())) {
+    let alive = committer.manifests.alive(manifest).await?;
+    if !alive.iter().any(|(entry, _)| removed.contains_key(entry.file_path())) {
         return Ok(None);
     }
-    let mut writer = committer.manifests.writer(new, manifest.partition_spec_id, written.len(), written)?;
-    for entry in alive() {
-        add_entry(&mut writer, entry, removed.contains_key(entry.file_path()))?;
+    let spec_id = manifest.partition_spec_id;
+    let mut writer = committer.manifests.writer(new, spec_id, written.len(), written)?;
+    for (entry, first_row_id) in &alive {
+        let file = with_first_row_id(entry, *first_row_id, spec_id)?;
+        add_entry(&mut writer, entry, file, removed.contains_key(entry.file_path()))?;
     }
-    Ok(Some(writer.write_manifest_file().await.map_err(|e| broken("write manifest", e))?))
+    let mut rewritten = writer.write_manifest_file().await.map_err(|e| broken("write manifest", e))?;
+    rewritten.first_row_id = manifest.first_row_id;
+    Ok(Some(rewritten))
 }
 
-/// Writes an entry on as existing, or as removed by this snapshot.
+/// Writes an entry on, with its file as it is to stand there, as existing or as removed by this snapshot.
 pub(super) fn add_entry(
     writer: &mut iceberg::spec::ManifestWriter,
     entry: &iceberg::spec::ManifestEntry,
+    file: DataFile,
     is_removed: bool,
 ) -> Result<()> {
     debug_assert_ne!(entry.status(), ManifestStatus::Deleted);
-    let file: DataFile = entry.data_file().clone();
     let (Some(snapshot), Some(sequence)) = (entry.snapshot_id(), entry.sequence_number()) else {
         return Err(Error::corrupt("an entry of a manifest has no sequence number"));
     };

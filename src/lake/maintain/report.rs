@@ -96,8 +96,8 @@ impl Health {
         now_ms: i64,
     ) -> Self {
         let mut held = Vec::new();
-        if metadata.format_version() != FormatVersion::V2 {
-            held.push(format!("format version {}: files are not rewritten yet", metadata.format_version()));
+        if metadata.format_version() < FormatVersion::V2 {
+            held.push("format version 1: files are not rewritten".to_owned());
         }
         if survey.held_by_deletes > 0 {
             held.push(format!("{} small files: deletes of another engine may apply to them", survey.held_by_deletes));

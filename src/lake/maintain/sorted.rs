@@ -4,34 +4,32 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{SortOptions, interleave_record_batch};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
-use iceberg::spec::{NullOrder, SortDirection, SortOrder, Transform};
+use iceberg::spec::{NullOrder, SortDirection, SortOrder};
 
 use crate::error::{Error, Result};
+use crate::lake::derived::Derived;
 use crate::model::schema::TableSchema;
 
 /// Rows of one merged batch.
 const BATCH_ROWS: usize = 8192;
 
-/// One column that rows are sorted by.
-#[derive(Debug, Clone, Copy)]
+/// One value that rows are sorted by.
+#[derive(Debug, Clone)]
 pub(super) struct SortKey {
-    column: usize,
+    by: Derived,
     options: SortOptions,
 }
 
 impl SortKey {
-    /// The columns of a table's sort order.
+    /// What a table's sort order sorts by.
     ///
     /// # Errors
-    /// `Corrupt` where it is by a transform, or by a field inside a struct.
+    /// `Corrupt` where that is not in the schema, or not known.
     pub(super) fn of(order: &SortOrder, schema: &TableSchema) -> Result<Vec<Self>> {
         let key = |field: &iceberg::spec::SortField| {
-            let column = schema.fields.iter().position(|column| column.id == field.source_id);
-            let column = column.filter(|_| field.transform == Transform::Identity);
-            let column =
-                column.ok_or_else(|| Error::corrupt("the table is sorted by something else than its columns"))?;
+            let by = Derived::new(schema, field.source_id, field.transform)?;
             let descending = field.direction == SortDirection::Descending;
-            Ok(Self { column, options: SortOptions { descending, nulls_first: field.null_order == NullOrder::First } })
+            Ok(Self { by, options: SortOptions { descending, nulls_first: field.null_order == NullOrder::First } })
         };
         order.fields.iter().map(key).collect()
     }
@@ -117,7 +115,7 @@ impl<I: Iterator<Item = Result<RecordBatch>>> Merge<I> {
             if rows.num_rows() == 0 {
                 continue;
             }
-            let columns: Vec<ArrayRef> = self.keys.iter().map(|key| rows.column(key.column).clone()).collect();
+            let columns = self.keys.iter().map(|key| key.by.values(&rows)).collect::<Result<Vec<ArrayRef>>>()?;
             let converter = match &mut self.converter {
                 Some(converter) => converter,
                 converter => {
@@ -203,7 +201,7 @@ mod tests {
                 expected.extend(rows);
             }
             expected.sort_by_key(|(key, run)| (rank(key), *run));
-            let mut merge = merge_sorted(batches, &[SortKey { column: 0, options }]).unwrap();
+            let mut merge = merge_sorted(batches, &[SortKey { by: Derived::column(0), options }]).unwrap();
             let mut found = Vec::new();
             while let Some(rows) = merge.next_batch().unwrap() {
                 let (keys, runs) = (rows.column(0).as_primitive::<Int32Type>(), rows.column(1).as_primitive::<Int32Type>());

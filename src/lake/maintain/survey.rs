@@ -19,7 +19,7 @@ const READS_MAX: usize = 8;
 
 /// What files must share to become one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct GroupKey {
+pub(in crate::lake) struct GroupKey {
     pub(super) spec_id: i32,
     pub(super) partition: Struct,
     /// The table's sort order, where the file has it.
@@ -28,11 +28,13 @@ pub(super) struct GroupKey {
 
 /// A data file that may be compacted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SmallFile {
-    pub(super) path: String,
-    pub(super) size_bytes: u64,
-    pub(super) rows: u64,
+pub(in crate::lake) struct SmallFile {
+    pub(in crate::lake) path: String,
+    pub(in crate::lake) size_bytes: u64,
+    pub(in crate::lake) rows: u64,
     pub(super) sequence: i64,
+    /// The id of its first row, in format 3.
+    pub(super) first_row_id: Option<i64>,
     /// The manifest that it was found in.
     pub(super) manifest: Arc<str>,
 }
@@ -59,24 +61,31 @@ struct Summary {
 
 /// What a snapshot holds.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(in crate::lake) struct Survey {
     pub(super) data_files: u64,
     pub(super) bytes: u64,
-    pub(super) rows: u64,
+    pub(in crate::lake) rows: u64,
     pub(super) small_files: u64,
     /// Small files that stay as they are, since deletes may apply to them.
-    pub(super) held_by_deletes: u64,
+    pub(in crate::lake) held_by_deletes: u64,
     pub(super) deletes: Vec<DeleteFile>,
     pub(super) manifests: u64,
     /// Small files without deletes, by what they must share; each list in the order in which the rows came.
-    pub(super) groups: Vec<(GroupKey, Vec<SmallFile>)>,
+    pub(in crate::lake) groups: Vec<(GroupKey, Vec<SmallFile>)>,
 }
 
 /// The manifests that are known already.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(in crate::lake) struct Known {
     order: Option<i32>,
     manifests: HashMap<String, Arc<Summary>>,
+}
+
+impl Survey {
+    /// True where another engine's delete files are in it.
+    pub(in crate::lake) fn has_deletes(&self) -> bool {
+        !self.deletes.is_empty()
+    }
 }
 
 impl DeleteFile {
@@ -113,7 +122,7 @@ fn same_place(a: &str, b: &str) -> bool {
 
 impl Known {
     /// What `metadata`'s current snapshot holds.
-    pub(super) async fn survey(
+    pub(in crate::lake) async fn survey(
         &mut self,
         manifests: &Manifests,
         metadata: &TableMetadata,
@@ -126,11 +135,11 @@ impl Known {
         if self.order != order {
             *self = Self { order, ..Self::default() };
         }
-        let unknown = list.iter().filter(|manifest| !self.manifests.contains_key(&manifest.manifest_path));
+        let unknown = list.iter().filter(|manifest| !self.manifests.contains_key(&key(manifest)));
         let reads = unknown.map(|manifest| read(manifests, manifest, compaction, order).boxed()).collect();
         let read: Vec<(String, Arc<Summary>)> = gather(reads, READS_MAX).await?;
         self.manifests.extend(read);
-        self.manifests.retain(|path, _| list.iter().any(|manifest| manifest.manifest_path == *path));
+        self.manifests.retain(|known, _| list.iter().any(|manifest| key(manifest) == *known));
         Ok(self.total())
     }
 
@@ -165,18 +174,22 @@ impl Known {
     }
 }
 
+/// What a manifest is known by: the list says where the ids of its rows begin, the file does not.
+fn key(manifest: &ManifestFile) -> String {
+    format!("{} {:?}", manifest.manifest_path, manifest.first_row_id)
+}
+
 async fn read(
     manifests: &Manifests,
     manifest: &ManifestFile,
     compaction: &Compaction,
     order: Option<i32>,
 ) -> Result<(String, Arc<Summary>)> {
-    let loaded = manifests.load(manifest).await?;
     let path: Arc<str> = manifest.manifest_path.as_str().into();
     let mut summary = Summary::default();
-    for entry in loaded.entries().iter().filter(|entry| entry.is_alive()) {
+    for (entry, first_row_id) in manifests.alive(manifest).await? {
         if manifest.content == ManifestContentType::Deletes {
-            summary.deletes.push(DeleteFile::new(entry, manifest.partition_spec_id));
+            summary.deletes.push(DeleteFile::new(&entry, manifest.partition_spec_id));
             continue;
         }
         let file = entry.data_file();
@@ -195,12 +208,13 @@ async fn read(
                 size_bytes: file.file_size_in_bytes(),
                 rows: file.record_count(),
                 sequence,
+                first_row_id,
                 manifest: Arc::clone(&path),
             };
             summary.small.push((key, small));
         }
     }
-    Ok((manifest.manifest_path.clone(), Arc::new(summary)))
+    Ok((key(manifest), Arc::new(summary)))
 }
 
 #[cfg(test)]

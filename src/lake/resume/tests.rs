@@ -37,7 +37,7 @@ async fn world() -> (World, Vec<i64>) {
     let table: TableName = "n.t".parse().unwrap();
     let world = World { lake: lake(&catalog, &stores, &clock), catalog, stores, clock, table };
     let layout = TableLayout {
-        schema: TableSchema { schema_id: -1, fields: vec![Field::optional("v", Type::Long)] },
+        schema: TableSchema::of(vec![Field::optional("v", Type::Long)]),
         partition_by: Vec::new(),
         sort_by: Vec::new(),
         format_version: 2,

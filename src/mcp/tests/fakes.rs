@@ -71,7 +71,7 @@ fn schema() -> TableSchema {
         Field::optional("kafka_partition", Type::Int),
         Field::optional("kafka_offset", Type::Long),
     ];
-    TableSchema { schema_id: 0, fields }
+    TableSchema { schema_id: 0, ..TableSchema::of(fields) }
 }
 
 fn reached() -> AsOf {
@@ -163,6 +163,7 @@ impl LakeReader for Fakes {
             rows: 5,
             newest_ms: Some(1_000),
             properties: Arc::new([("comment".to_owned(), "all orders".to_owned())].into()),
+            shape: Arc::default(),
         }))
     }
 

@@ -9,9 +9,9 @@ use super::Ports;
 use super::resolve::Resolver;
 use crate::decode::dead_letters;
 use crate::error::{Error, Result};
-use crate::model::decoded::{DecodedBatch, Reason, Reject};
+use crate::model::decoded::{DecodedBatch, Reason};
 use crate::model::file::WrittenFile;
-use crate::model::ids::{CommitId, TopicPartition};
+use crate::model::ids::CommitId;
 use crate::model::mapping;
 use crate::model::schema::TableSchema;
 use crate::pipeline::event::{EpochId, OnError};
@@ -32,6 +32,7 @@ pub(super) struct EpochFiles {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
     rejects: BTreeMap<Reason, u64>,
+    filtered: u64,
 }
 
 /// Files complete, and what a commit needs of them.
@@ -66,8 +67,9 @@ impl EpochFiles {
         for reject in &batch.rejects {
             *self.counts.rejects.entry(reject.reason).or_default() += 1;
         }
+        self.counts.filtered += batch.filtered.len() as u64;
         if !batch.rejects.is_empty() && spec.settings.on_error == OnError::DeadLetter {
-            self.write_dead_letters(resolver, &batch.source, &batch.rejects).await?;
+            self.write_dead_letters(resolver, &batch).await?;
         }
         if batch.rows.num_rows() == 0 {
             return Ok(());
@@ -87,12 +89,7 @@ impl EpochFiles {
         writer.write(batch.rows).await
     }
 
-    async fn write_dead_letters(
-        &mut self,
-        resolver: &Resolver,
-        source: &TopicPartition,
-        rejects: &[Reject],
-    ) -> Result<()> {
+    async fn write_dead_letters(&mut self, resolver: &Resolver, batch: &DecodedBatch) -> Result<()> {
         let lake = &resolver.ports.lake;
         let (_, schema, writer) = match &mut self.dead {
             Some(dead) => dead,
@@ -106,7 +103,7 @@ impl EpochFiles {
                 dead.insert((state.uuid, state.schema, writer))
             }
         };
-        writer.write(dead_letters::rows(schema, source, rejects, resolver.ports.clock.now_ms())?).await
+        writer.write(dead_letters::rows(schema, batch, resolver.ports.clock.now_ms())?).await
     }
 
     /// Completes all files.
@@ -131,7 +128,8 @@ fn dead_letter_layout(resolver: &Resolver) -> TableLayout {
         schema: dead_letters::table_schema(),
         partition_by: Vec::new(),
         sort_by: Vec::new(),
-        format_version: resolver.spec.format_version,
+        // Whatever the table's own is: letters leave by rewriting their files, which keeps no row ids.
+        format_version: 2,
         properties: properties.keys().filter(keep).map(|key| (key.clone(), properties[key].clone())).collect(),
         location: None,
     }
@@ -144,6 +142,7 @@ impl Counts {
         metrics.rows_committed.inc_by(request.files.iter().map(|file| file.rows).sum());
         metrics.bytes_committed.inc_by(request.files.iter().map(|file| file.size_bytes).sum());
         metrics.files_committed.inc_by(request.files.len() as u64);
+        metrics.records_filtered.inc_by(self.filtered);
         for (reason, records) in &self.rejects {
             if dead_letters {
                 metrics.count_dead_letters(reason.as_str(), *records);

@@ -256,7 +256,7 @@ impl Follower {
             Ok(Decoded::Rows(rows)) => rows,
             Err(error) if error.kind() == crate::error::ErrorKind::Bug => return Err(error),
             // Columns that the table does not have yet are made by whoever commits.
-            Ok(Decoded::Misfit(_)) | Err(_) => {
+            Ok(Decoded::Misfit(..)) | Err(_) => {
                 self.leave(&source);
                 return Ok(());
             }

@@ -5,12 +5,16 @@
 
 mod commit;
 mod epoch;
+mod filter;
 mod follow;
+mod redecode;
 mod resolve;
 mod shown;
+mod spec;
 mod survey;
+pub mod takeover;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -20,10 +24,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::commit::{commit, other_topic};
 use self::epoch::{EpochFiles, SealedFiles};
 pub use self::follow::{FollowPorts, Reader, follow};
+pub use self::redecode::{RedecodePorts, Redecoded, Redecoder};
 use self::resolve::{Decoded, Resolver};
-use super::event::{
-    BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, OnError, Settings, Ticket,
-};
+pub use self::spec::{Subjects, TableFilter, TableSpec};
+use super::event::{BatchId, Command, CommitEnd, CommitPlan, Condition, DecodedFacts, EpochId, Event, OnError, Ticket};
 use super::machine::Machine;
 use crate::decode::cut_at_reject;
 use crate::decode::layout::{Layout, Metadata};
@@ -31,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::decoded::DecodedBatch;
 use crate::model::ids::{Attempt, TopicPartition};
 use crate::model::raw::RawBatch;
-use crate::ports::{Charge, Lake, PartitionField, Registry, Source, SourceEvent, TableState};
+use crate::ports::{Charge, Lake, Registry, Source, SourceEvent, TableState};
 use crate::runtime::clock::Clock;
 use crate::runtime::compute::Compute;
 use crate::runtime::crash;
@@ -39,36 +43,6 @@ use crate::runtime::shutdown::Shutdown;
 use crate::seam::{Seam, TailBatch};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::TableMetrics;
-
-/// One table: what is configured for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TableSpec {
-    /// What the brain decides by.
-    pub settings: Settings,
-    /// How records become rows.
-    pub layout: Layout,
-    /// Partition fields of a new table.
-    pub partition_by: Vec<PartitionField>,
-    /// Sort order of a new table.
-    pub sort_by: Vec<String>,
-    /// Iceberg format version of a new table.
-    pub format_version: u8,
-    /// Properties of a new table, those that state its mapping (`frazil.mapping.*`) included.
-    pub properties: BTreeMap<String, String>,
-    /// Where a new table lies; `None`: below the warehouse.
-    pub location: Option<String>,
-    /// Whose newest schemas decide the columns of a new table.
-    pub subjects: Subjects,
-}
-
-/// The registry's subjects of a table's records; empty where there is none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Subjects {
-    /// Of keys.
-    pub key: String,
-    /// Of values.
-    pub value: String,
-}
 
 /// What a driver works with.
 #[derive(Clone)]
@@ -392,7 +366,7 @@ impl Driver {
                 self.decoded.insert(batch, (rows, charge));
                 Ok(Event::Decoded(batch, facts))
             }
-            Ok(Decoded::Misfit(reason)) => Ok(Event::Undecodable(batch, attempt, source, reason)),
+            Ok(Decoded::Misfit(_, reason)) => Ok(Event::Undecodable(batch, attempt, source, reason)),
             Err(error) if error.kind() == ErrorKind::Bug => Err(error),
             // Whatever passes has been waited for; this is a table that cannot take the batch's columns.
             Err(error) => Ok(Event::Undecodable(batch, attempt, source, error.chain())),

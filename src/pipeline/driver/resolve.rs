@@ -10,12 +10,15 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::epoch::SealedFiles;
+use super::filter::Planned;
 use super::shown::Shown;
+use super::takeover::layout_for;
 use super::{Ports, TableSpec, waits};
+use crate::decode::evolution::{Side, wanted};
 use crate::decode::layout::{Format, KeyColumns, Layout};
 use crate::decode::schema::{Columns, Schema};
 use crate::decode::{Decoder, Decoding, MessagePath, Needs, SchemaKey, SchemaUse, Sides, wire_schema_id};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::model::decoded::{DecodedBatch, Reason};
 use crate::model::mapping::{AUTO_KEY, AUTO_VALUE};
 use crate::model::raw::RawBatch;
@@ -37,15 +40,52 @@ const VALUES_TRIED_MAX: usize = 16;
 pub(super) enum Decoded {
     /// Every record is decided.
     Rows(DecodedBatch),
-    /// Its schema cannot be brought into the table's.
-    Misfit(String),
+    /// Its schema cannot be brought into the table's. The batch, untouched, and why.
+    Misfit(RawBatch, String),
 }
 
 /// What is known of one side of a topic's records before the first of them.
 #[derive(Debug, Clone)]
 enum Registered {
-    Schema(Arc<Schema>),
+    /// With its id in the registry; 0 where the configuration gives it.
+    Schema(Arc<Schema>, u32),
     Column(Type),
+}
+
+/// What is known of both sides before the first record.
+pub(super) struct Known {
+    key: Option<Registered>,
+    value: Option<Registered>,
+    /// As table properties, the formats that this decides.
+    pub(super) decided: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// The columns of such records. What cannot be read makes none: its records are rejected, each with the reason.
+    pub(super) fn columns(&self, layout: &Layout) -> Result<TableSchema> {
+        wanted(&TableSchema::default(), layout, side(self.key.as_ref(), layout), side(self.value.as_ref(), layout))
+    }
+
+    /// True where records bring no others before a schema changes.
+    pub(super) fn is_complete(&self, layout: &Layout) -> bool {
+        let no_key = layout.key_columns == KeyColumns::None || layout.key_format == Format::None;
+        (no_key || shape(self.key.as_ref(), layout).is_some()) && shape(self.value.as_ref(), layout).is_some()
+    }
+}
+
+fn side(of: Option<&Registered>, layout: &Layout) -> Side {
+    let version = match of {
+        Some(Registered::Schema(schema, id)) => schema.name(MessagePath::FIRST).map(|name| (name.to_owned(), *id)),
+        Some(Registered::Column(_)) | None => None,
+    };
+    Side { columns: shape(of, layout).unwrap_or(Columns::Nothing), version }
+}
+
+fn shape(side: Option<&Registered>, layout: &Layout) -> Option<Columns> {
+    match side? {
+        Registered::Schema(schema, _) => schema.columns(MessagePath::FIRST, layout.mapping).ok(),
+        Registered::Column(kind) => Some(Columns::One(kind.clone())),
+    }
 }
 
 /// Knows how to decode a table's batches, and learns what it lacks.
@@ -57,13 +97,13 @@ pub(super) struct Resolver {
     adds_columns: bool,
     current: RwLock<Option<Arc<Current>>>,
     learning: Mutex<()>,
-    layout: Arc<Layout>,
 }
 
 #[derive(Clone)]
 struct Current {
     state: TableState,
     decoder: Arc<Decoder>,
+    filter: Planned,
     sides: Sides,
     schemas: HashMap<SchemaKey, SchemaUse>,
     /// When schemas that the registry does not know are to be asked for again.
@@ -73,8 +113,7 @@ struct Current {
 impl Resolver {
     pub(super) fn new(spec: Arc<TableSpec>, ports: Ports) -> Self {
         let shown = Shown::new(spec.settings.table.clone(), ports.health.clone(), ports.clock.clone());
-        let layout = Arc::new(spec.layout.clone());
-        Self { spec, ports, shown, adds_columns: true, current: RwLock::new(None), learning: Mutex::new(()), layout }
+        Self { spec, ports, shown, adds_columns: true, current: RwLock::new(None), learning: Mutex::new(()) }
     }
 
     /// One that changes nothing.
@@ -110,22 +149,24 @@ impl Resolver {
             self.seen(state);
             return Ok(());
         }
-        let (key, value) = self.registered().await?;
+        let known = self.known().await?;
+        let layout = Arc::new(layout_for(&self.spec, state));
+        self.check_filter(&state.schema, &known, &layout)?;
         let column = |name: &str| state.schema.field(name).map(|field| &field.kind);
-        let (decided, layout) = (self.decided(state), &self.layout);
+        let decided = self.decided(state);
         let sides = Sides {
-            key: decided.key.unwrap_or_else(|| settled(layout.key_format, key.as_ref(), column("key"))),
-            value: decided.value.unwrap_or_else(|| settled(layout.value_format, value.as_ref(), column("value"))),
+            key: decided.key.unwrap_or_else(|| settled(layout.key_format, known.key.as_ref(), column("key"))),
+            value: decided.value.unwrap_or_else(|| settled(layout.value_format, known.value.as_ref(), column("value"))),
         };
-        let decoder = Decoder::new(Arc::clone(layout), Arc::clone(&state.schema), sides, HashMap::new());
-        let decoder = Arc::new(decoder);
-        self.set(Current { state: state.clone(), decoder, sides, schemas: HashMap::new(), forget_at: None });
+        let decoder = Decoder::new(layout, Arc::clone(&state.schema), sides, HashMap::new());
+        let (decoder, filter) = (Arc::new(decoder), self.planned(&state.schema));
+        self.set(Current { state: state.clone(), decoder, filter, sides, schemas: HashMap::new(), forget_at: None });
         Ok(())
     }
 
     /// Key and value schemas as the registry's subjects have them now, where the format asks for them.
     async fn registered(&self) -> Result<(Option<Registered>, Option<Registered>)> {
-        let layout = &self.layout;
+        let layout = &self.spec.layout;
         let key = match layout.key_columns {
             KeyColumns::None => None,
             KeyColumns::Raw => Some(Registered::Column(Type::Binary)),
@@ -135,7 +176,7 @@ impl Resolver {
     }
 
     async fn registered_side(&self, format: Format, side: &str) -> Result<Option<Registered>> {
-        let given = &self.layout.given;
+        let given = &self.spec.layout.given;
         match format {
             Format::None => return Ok(None),
             Format::String => return Ok(Some(Registered::Column(Type::String))),
@@ -143,7 +184,7 @@ impl Resolver {
             Format::Json => return Ok(None),
             Format::Given => {
                 let schema = if side == "key" { &given.key } else { &given.value };
-                return Ok(schema.as_ref().map(|given| Registered::Schema(Arc::clone(&given.schema))));
+                return Ok(schema.as_ref().map(|given| Registered::Schema(Arc::clone(&given.schema), 0)));
             }
             Format::Auto | Format::Registry => {}
         }
@@ -155,30 +196,22 @@ impl Resolver {
         }
         let Some(found) = registry.latest(subject).await? else { return Ok(None) };
         // A schema that cannot be read is no reason not to begin: its records are rejected, each with the reason.
-        Ok(Schema::parse(&found).ok().map(|schema| Registered::Schema(Arc::new(schema))))
+        Ok(Schema::parse(&found).ok().map(|schema| Registered::Schema(Arc::new(schema), found.id)))
     }
 
-    /// The columns that are known of before the first record, and as properties the formats that they decide.
-    pub(super) async fn columns(&self) -> Result<(TableSchema, BTreeMap<String, String>)> {
-        let layout = &self.layout;
-        let (key, value) = self.registered().await?;
+    /// What is known of the records before the first of them.
+    pub(super) async fn known(&self) -> Result<Known> {
+        let ((key, value), layout) = (self.registered().await?, &self.spec.layout);
         let decided = self.decisions(Sides {
             key: settled(layout.key_format, key.as_ref(), None),
             value: settled(layout.value_format, value.as_ref(), None),
         });
-        let shape = |side: Option<Registered>| match side {
-            Some(Registered::Schema(schema)) => {
-                schema.columns(MessagePath::FIRST, layout.mapping).unwrap_or(Columns::Nothing)
-            }
-            Some(Registered::Column(kind)) => Columns::One(kind),
-            None => Columns::Nothing,
-        };
-        Ok((layout.table_schema(shape(key), shape(value)), decided))
+        Ok(Known { key, value, decided })
     }
 
     /// The table properties that hold what `auto` was decided to be.
     fn decisions(&self, sides: Sides) -> BTreeMap<String, String> {
-        let layout = &self.layout;
+        let layout = &self.spec.layout;
         let all = [(AUTO_KEY, layout.key_format, sides.key), (AUTO_VALUE, layout.value_format, sides.value)];
         let word = |(name, configured, side): (&str, Format, Format)| {
             let word = DECIDED.iter().find(|(format, _)| *format == side).filter(|_| configured == Format::Auto)?.1;
@@ -188,12 +221,21 @@ impl Resolver {
     }
 
     /// Decides every record of `batch`, whatever must be looked up or added to the table for it.
-    pub(super) async fn decode(&self, mut batch: RawBatch) -> Result<Decoded> {
+    pub(super) async fn decode(&self, batch: RawBatch) -> Result<Decoded> {
+        self.decode_of(batch, None).await
+    }
+
+    /// As [`Resolver::decode`], for records of that incarnation of their topic; `None`: of the one being read.
+    pub(super) async fn decode_of(&self, mut batch: RawBatch, of: Option<i32>) -> Result<Decoded> {
         loop {
             let Some(current) = self.fresh() else {
                 return Err(crate::error::Error::bug("decode before the table was seen"));
             };
-            let incarnation = incarnation(&current.state, &batch.source.topic);
+            let incarnation = of.unwrap_or_else(|| incarnation(&current.state, &batch.source.topic));
+            let filter = match &current.filter {
+                Ok(filter) => filter.clone(),
+                Err(why) => return Ok(Decoded::Misfit(batch, why.clone())),
+            };
             let decoder = Arc::clone(&current.decoder);
             let table = Arc::clone(decoder.table());
             let clock = self.ports.clock.clone();
@@ -202,7 +244,8 @@ impl Resolver {
                 .compute
                 .run(move || {
                     let begun = clock.elapsed();
-                    let decoding = decoder.decode(batch, incarnation);
+                    let decide = |rows: &_| filter.as_ref().map(|filter| filter.decide(rows)).transpose();
+                    let decoding = decoder.decode_filtered(batch, incarnation, &decide);
                     (decoding, clock.elapsed().saturating_sub(begun))
                 })
                 .await?;
@@ -212,10 +255,10 @@ impl Resolver {
                 Decoding::Needs(same, needs) => {
                     batch = same;
                     if !self.learn(&batch, &table, *needs).await? {
-                        return Ok(Decoded::Misfit("its columns are not there yet".to_owned()));
+                        return Ok(Decoded::Misfit(batch, "its columns are not there yet".to_owned()));
                     }
                 }
-                Decoding::Misfit(misfit) => return Ok(Decoded::Misfit(misfit)),
+                Decoding::Misfit(same, misfit) => return Ok(Decoded::Misfit(same, misfit)),
             }
         }
     }
@@ -234,7 +277,11 @@ impl Resolver {
     }
 
     fn rebuilt(&self, mut current: Current) -> Current {
-        let (layout, table) = (Arc::clone(&self.layout), Arc::clone(&current.state.schema));
+        let layout = Arc::new(layout_for(&self.spec, &current.state));
+        let table = Arc::clone(&current.state.schema);
+        if table != *current.decoder.table() {
+            current.filter = self.planned(&table);
+        }
         current.decoder = Arc::new(Decoder::new(layout, table, current.sides, current.schemas.clone()));
         current
     }
@@ -263,8 +310,11 @@ impl Resolver {
             }
             self.evolve(&mut current, &wanted).await?;
         }
-        // A commit may have ended meanwhile; its state is newer, unless columns were added after it.
-        if let Some(now) = self.current().filter(|now| now.state.schema.schema_id >= current.state.schema.schema_id) {
+        // A commit may have ended meanwhile; its state is newer, unless columns were changed after it.
+        if let Some(now) = self.current().filter(|now| {
+            let (now, then) = (&now.state.schema, &current.state.schema);
+            now.schema_id > then.schema_id || now == then
+        }) {
             current.state = now.state.clone();
         }
         self.set(self.rebuilt(current));
@@ -294,8 +344,8 @@ impl Resolver {
             sides.key = self.format_of("key", batch.records.iter().filter_map(|r| batch.key(r))).await?;
         }
         // Kept with the table, so that it stays so after a restart and for every replica; the first one to say it wins.
-        let (schema, decisions) = (Arc::clone(&current.state.schema), self.decisions(sides));
-        current.state = self.patiently(On::Catalog, || lake.evolve(table, &schema, &decisions)).await?;
+        let (from, decisions) = (&current.state, self.decisions(sides));
+        current.state = self.patiently(On::Catalog, || lake.evolve(from, &from.schema, &decisions)).await?;
         let known = self.decided(&current.state);
         current.sides = Sides { key: known.key.unwrap_or(sides.key), value: known.value.unwrap_or(sides.value) };
         Ok(true)
@@ -307,7 +357,7 @@ impl Resolver {
             let word = state.properties.get(name).filter(|_| configured == Format::Auto)?;
             DECIDED.iter().find(|(_, known)| known == word).map(|(format, _)| *format)
         };
-        let layout = &self.layout;
+        let layout = &self.spec.layout;
         Decided { key: format(AUTO_KEY, layout.key_format), value: format(AUTO_VALUE, layout.value_format) }
     }
 
@@ -354,19 +404,12 @@ impl Resolver {
         }))
     }
 
-    /// Changes the table's columns. Where another replica has changed them so that these no longer go with them, its
-    /// columns are taken, and the batch is decoded for them.
+    /// Changes the table's columns. Where another replica has changed them first, its columns are taken, and the batch is
+    /// decoded for them.
     async fn evolve(&self, current: &mut Current, wanted: &TableSchema) -> Result<()> {
         let (table, lake) = (&self.spec.settings.table, &self.ports.lake);
-        let nothing = BTreeMap::new();
-        current.state = match self.patiently(On::Catalog, || lake.evolve(table, wanted, &nothing)).await {
-            Ok(state) => state,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let now = self.patiently(On::Catalog, || lake.load(table)).await?;
-                now.filter(|now| now.schema != current.state.schema).ok_or(error)?
-            }
-            Err(error) => return Err(error),
-        };
+        let (from, nothing) = (&current.state, BTreeMap::new());
+        current.state = self.patiently(On::Catalog, || lake.evolve(from, wanted, &nothing)).await?;
         tracing::info!(%table, schema_id = current.state.schema.schema_id, "columns changed");
         crash::point(crash::SCHEMA_EVOLVED);
         Ok(())
@@ -413,7 +456,7 @@ impl Resolver {
 /// What a format comes to before the first record, by what is registered for its side and the column that holds it.
 fn settled(configured: Format, registered: Option<&Registered>, column: Option<&Type>) -> Format {
     match (configured, registered, column) {
-        (Format::Auto, Some(Registered::Schema(_)), _) => Format::Registry,
+        (Format::Auto, Some(Registered::Schema(..)), _) => Format::Registry,
         (Format::Auto, _, Some(Type::Binary)) => Format::Bytes,
         _ => configured,
     }

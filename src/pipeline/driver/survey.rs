@@ -1,10 +1,13 @@
-//! Looking up a table and its topics, and making the table where it is missing. Waits for whatever is away.
+//! Looking up a table and its topics, and making the table where it is missing, or taking it over where another tool
+//! made it. Waits for whatever is away.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::resolve::Resolver;
+use super::takeover::{take_over, without_defaults};
 use super::waits;
+use crate::decode::evolution::founded;
 use crate::error::{Error, Result};
 use crate::model::ids::TopicPartition;
 use crate::model::mapping;
@@ -60,6 +63,7 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
     let name = &spec.settings.table;
     let catalog = |error| (On::Catalog, error);
     let state = match lake.load(name).await.map_err(catalog)? {
+        Some(state) if state.shape.is_foreign && create => take_over(resolver, state).await?,
         Some(state) => state,
         None if !create => {
             let text =
@@ -67,7 +71,11 @@ async fn table(resolver: &Resolver, create: bool) -> Result<TableState, (On, Err
             return Err(catalog(Error::corrupt(text)));
         }
         None => {
-            let (schema, mut properties) = resolver.columns().await.map_err(|error| (On::Registry, error))?;
+            let registry = |error| (On::Registry, error);
+            let known = resolver.known().await.map_err(registry)?;
+            let schema = without_defaults(founded(&known.columns(&spec.layout).map_err(registry)?, &spec.layout));
+            resolver.check_filter(&schema, &known, &spec.layout).map_err(registry)?;
+            let mut properties = known.decided.clone();
             properties.extend(spec.properties.clone());
             let layout = TableLayout {
                 schema,

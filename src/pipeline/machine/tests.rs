@@ -53,6 +53,7 @@ pub(in crate::pipeline) fn survey(recovery: Recovery, logs: &[(i64, i64)]) -> Su
         rows: 0,
         newest_ms: None,
         properties: Arc::default(),
+        shape: Arc::default(),
     };
     let partitions: Vec<i32> = (0..).take(logs.len()).collect();
     let ranges = partitions.iter().zip(logs).map(|(p, (low, high))| {

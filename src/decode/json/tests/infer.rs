@@ -6,11 +6,12 @@ use super::super::infer::Inferred;
 use super::super::program::Program;
 use super::{decode, rescue_column, shown};
 use crate::model::decoded::Reason;
+use crate::model::projection::ALL;
 use crate::model::schema::{Field, Type};
 
 fn inferred(table: &[Field], records: &[&str]) -> Vec<Field> {
     let open: Vec<usize> = (0..table.len()).collect();
-    let mut inferred = Inferred::new(table, &open);
+    let mut inferred = Inferred::new(table, &open, &ALL);
     records.iter().for_each(|record| inferred.see(record.as_bytes()));
     inferred.columns()
 }
@@ -70,7 +71,7 @@ fn a_member_keeps_its_column_whatever_comes_later() {
     let later = inferred(&first, &[r#"{"A_2_2": 5, "A_2": 3, "A": 2, "a": 1}"#, r#"{"A": "x"}"#]);
     assert_eq!(shown(&later[..3]), shown(&first));
     assert_eq!(shown(&later[3..]), r#"A_2_2_2 long (of member "A_2_2")"#);
-    let program = Program::schemaless(&later, &[0, 1, 2, 3], None).unwrap();
+    let program = Program::schemaless(&later, &[0, 1, 2, 3], &ALL, None).unwrap();
     let row = decode(&program, &later, &[r#"{"A_2_2": 4, "A_2": 3, "A": 2, "a": 1}"#]).remove(0);
     assert_eq!(row, Ok(json!({"a": 1, "A": 2, "A_2": 3, "A_2_2": 4})));
     let mixed = inferred(&first, &[r#"{"B": 1, "b": [1, "x"]}"#]);
@@ -80,7 +81,7 @@ fn a_member_keeps_its_column_whatever_comes_later() {
 #[test]
 fn names_of_other_columns_are_taken() {
     let table = [Field::optional("kafka_offset", Type::Long), Field::optional("a", Type::Long)];
-    let mut seen = Inferred::new(&table, &[1]);
+    let mut seen = Inferred::new(&table, &[1], &ALL);
     seen.see(br#"{"kafka_offset": "x", "a": 1}"#);
     assert_eq!(shown(&seen.columns()), r#"a long, kafka_offset_2 string (of member "kafka_offset")"#);
 }
@@ -125,7 +126,7 @@ fn columns_of_any_type_take_what_they_can() {
         rescue_column(),
     ];
     let open: Vec<usize> = (0..table.len()).collect();
-    let program = Program::schemaless(&table, &open, Some(14)).unwrap();
+    let program = Program::schemaless(&table, &open, &ALL, Some(14)).unwrap();
     let good = r#"{"i": 1, "f": 0.5, "n": "1.25", "d": "1970-01-02", "t": "00:00:01", "ts": "1970-01-01T00:00:01", "tz":
         "1970-01-01T01:00:00+01:00", "u": "00010203-0405-0607-0809-0a0b0c0d0e0f", "b": "AQ==", "x": "AQI=", "m": {"a": 1},
         "j": "x", "s": "y"}"#;

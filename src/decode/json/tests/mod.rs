@@ -10,7 +10,7 @@ mod schema;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
     Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    TimestampMicrosecondType, TimestampNanosecondType,
 };
 use serde_json::{Map, Value};
 
@@ -18,6 +18,7 @@ use super::mapping::{JSON_DOC, is_json, member_of};
 use super::program::Program;
 use crate::decode::Failure;
 use crate::decode::columns::Column;
+use crate::model::projection::ALL;
 use crate::model::schema::{Field, Type};
 
 /// The rescue column.
@@ -50,8 +51,10 @@ fn decode<T: AsRef<[u8]>>(program: &Program, table: &[Field], texts: &[T]) -> Ve
 }
 
 fn object(fields: &[Field], arrays: &[ArrayRef], row: usize) -> Value {
-    let members =
-        fields.iter().zip(arrays).map(|(field, array)| (member_of(field).into_owned(), value(field, array, row)));
+    let members = fields
+        .iter()
+        .zip(arrays)
+        .map(|(field, array)| (member_of(field, &ALL).unwrap().into_owned(), value(field, array, row)));
     Value::Object(members.collect())
 }
 
@@ -67,6 +70,7 @@ fn value(field: &Field, array: &ArrayRef, row: usize) -> Value {
         Type::Long => array.as_primitive::<Int64Type>().value(row).into(),
         Type::Time => array.as_primitive::<Time64MicrosecondType>().value(row).into(),
         Type::Timestamp | Type::TimestampTz => array.as_primitive::<TimestampMicrosecondType>().value(row).into(),
+        Type::TimestampNs | Type::TimestampTzNs => array.as_primitive::<TimestampNanosecondType>().value(row).into(),
         Type::Float => array.as_primitive::<Float32Type>().value(row).into(),
         Type::Double => array.as_primitive::<Float64Type>().value(row).into(),
         Type::Decimal(..) => array.as_primitive::<Decimal128Type>().value(row).to_string().into(),

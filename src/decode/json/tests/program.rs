@@ -8,6 +8,7 @@ use super::super::schema::{Schema, parse_text};
 use super::{decode, rescue_column};
 use crate::decode::mapping::{JsonFormats, MappingOptions, TimeAs};
 use crate::model::decoded::Reason;
+use crate::model::projection::ALL;
 use crate::model::schema::{Field, Type};
 
 fn schema(properties: &str) -> Schema {
@@ -24,7 +25,7 @@ fn run(schema: &Schema, options: MappingOptions, rescue: bool, record: &str) -> 
     let table = table(schema, options);
     let open: Vec<usize> = (0..table.len()).collect();
     let rescued = rescue.then_some(table.len() - 1);
-    let program = Program::compile(schema, &table, &open[..table.len() - 1], options, rescued).unwrap();
+    let program = Program::compile(schema, &table, &open[..table.len() - 1], options, &ALL, rescued).unwrap();
     decode(&program, &table, &[record]).remove(0).map_err(|(reason, _)| reason)
 }
 
@@ -271,14 +272,14 @@ fn a_value_that_is_no_object_has_one_column() {
     let numbers = parse_text(r#"{"type": "array", "items": {"type": "integer"}}"#).unwrap();
     let kind = column_type(&numbers, MappingOptions::default()).unwrap();
     let table = [Field::optional("val\"ue", kind), rescue_column()];
-    let program = Program::compile_single(&numbers, &table, 0, MappingOptions::default(), Some(1)).unwrap();
+    let program = Program::compile_single(&numbers, &table, 0, MappingOptions::default(), &ALL, Some(1)).unwrap();
     assert_eq!(program.filled().collect::<Vec<_>>(), [0, 1]);
     let rows = decode(&program, &table, &["[1, 2]", "null", "[x]", "{}"]);
     assert_eq!(rows[0], Ok(json!({"val\"ue": [1, 2], "_rescued": null})));
     assert_eq!(rows[1], Ok(json!({"val\"ue": null, "_rescued": null})));
     assert_eq!(rows[2].as_ref().unwrap_err().0, Reason::TypeMismatch);
     assert_eq!(rows[3], Ok(json!({"val\"ue": null, "_rescued": {"val\"ue": {}}})));
-    let plain = Program::compile_single(&numbers, &table, 0, MappingOptions::default(), None).unwrap();
+    let plain = Program::compile_single(&numbers, &table, 0, MappingOptions::default(), &ALL, None).unwrap();
     assert_eq!(decode(&plain, &table, &["{}"])[0].as_ref().unwrap_err().0, Reason::TypeMismatch);
 }
 
@@ -295,7 +296,7 @@ fn a_table_takes_what_its_columns_promise_and_refuses_the_rest() {
         Field::optional("mine", Type::Long),
     ];
     let options = MappingOptions::default();
-    let program = Program::compile(&narrow, &wide, &[0, 1, 2], options, None).unwrap();
+    let program = Program::compile(&narrow, &wide, &[0, 1, 2], options, &ALL, None).unwrap();
     assert_eq!(program.filled().collect::<Vec<_>>(), [2, 1, 0]);
     let row = decode(&program, &wide, &[r#"{"n": 3000000000, "f": 0.1, "s": {"a": "x"}, "mine": 1}"#]).remove(0);
     assert_eq!(row, Ok(json!({"s": {"b": null, "a": "x"}, "f": 0.1, "n": 3_000_000_000_i64, "mine": null})));
@@ -307,9 +308,9 @@ fn a_table_takes_what_its_columns_promise_and_refuses_the_rest() {
             "column `s.b` is required",
         ),
     ] {
-        let error = Program::compile(&narrow, &[column], &[0], options, None).unwrap_err();
+        let error = Program::compile(&narrow, &[column], &[0], options, &ALL, None).unwrap_err();
         assert!(error.to_string().starts_with(name), "{error}");
     }
     let rescued = [Field::optional("_rescued", Type::Binary)];
-    assert!(Program::compile(&narrow, &rescued, &[], options, Some(0)).is_err());
+    assert!(Program::compile(&narrow, &rescued, &[], options, &ALL, Some(0)).is_err());
 }

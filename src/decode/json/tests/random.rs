@@ -10,6 +10,7 @@ use super::super::program::Program;
 use super::super::schema::parse_text;
 use super::{decode, rescue_column};
 use crate::decode::mapping::MappingOptions;
+use crate::model::projection::{ALL, Projection};
 use crate::model::schema::{Field, Type};
 
 /// A schema, by what its values are.
@@ -142,6 +143,35 @@ fn plain(value: &Value) -> Value {
     }
 }
 
+/// What of `value`, which lies at `path`, a table has.
+fn chosen(projection: &Projection, path: &str, value: &Value) -> Value {
+    let inside = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| (name, inside(name), value));
+            let members = members.filter(|(_, path, _)| projection.takes(path));
+            Value::Object(members.map(|(name, path, value)| (name.clone(), chosen(projection, &path, value))).collect())
+        }
+        Value::Array(items) if projection.takes(&inside("element")) => {
+            items.iter().map(|item| chosen(projection, &inside("element"), item)).collect()
+        }
+        Value::Array(_) => json!([]),
+        value => value.clone(),
+    }
+}
+
+/// A choice among the members of [`members`].
+fn projection() -> impl Strategy<Value = Projection> {
+    let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "B", "a_2", "é\\", "element"]), 1..4);
+    let paths = || prop::collection::vec(path.clone().prop_map(|path| path.join(".")), 0..4);
+    let rename = prop::sample::select(vec![vec![], vec![("a", "b")], vec![("A", "b"), ("b", "a")], vec![("b", "a_2")]]);
+    (prop::option::of(paths()), paths(), rename).prop_map(|(include, exclude, rename)| Projection {
+        include: include.filter(|paths| !paths.is_empty()),
+        exclude,
+        rename: rename.into_iter().map(|(from, to)| (from.to_owned(), to.to_owned())).collect(),
+    })
+}
+
 /// `over` laid over `row`: objects member by member, everything else in one piece.
 fn laid_over(row: &mut Value, over: Value) {
     match (row, over) {
@@ -205,7 +235,7 @@ fn by_schema(schema: &Value) -> Reader {
     let options = MappingOptions::default();
     let schema = parse_text(&schema.to_string()).unwrap();
     let columns = columns(&schema, options).unwrap().unwrap();
-    Reader::new(columns, |table, open, rescued| Program::compile(&schema, table, open, options, rescued).unwrap())
+    Reader::new(columns, |table, open, rescued| Program::compile(&schema, table, open, options, &ALL, rescued).unwrap())
 }
 
 proptest! {
@@ -218,7 +248,7 @@ proptest! {
         let open: Vec<usize> = (0..table.len()).collect();
         let texts: Vec<String> = values.iter().map(|value| text(value, pretty)).collect();
         // Without a rescue column a value that does not fit would be an error.
-        let program = Program::compile(&parsed, &table, &open, MappingOptions::default(), None).unwrap();
+        let program = Program::compile(&parsed, &table, &open, MappingOptions::default(), &ALL, None).unwrap();
         for (value, row) in values.iter().zip(decode(&program, &table, &texts)) {
             prop_assert_eq!(plain(&row.unwrap()), plain(value));
         }
@@ -232,17 +262,17 @@ proptest! {
     }
 
     #[test]
-    fn without_a_schema_nothing_is_lost(batches in prop::collection::vec(prop::collection::vec(members(anything()), 1..5), 1..4), pretty in any::<bool>()) {
+    fn without_a_schema_nothing_that_is_chosen_is_lost(projection in prop_oneof![Just(ALL.clone()), projection()], batches in prop::collection::vec(prop::collection::vec(members(anything()), 1..5), 1..4), pretty in any::<bool>()) {
         let mut known: Vec<Field> = Vec::new();
         for batch in batches {
             let texts: Vec<String> = batch.iter().map(|value| text(value, pretty)).collect();
-            let schemaless = |table: &[Field], open: &[usize], rescued| Program::schemaless(table, open, rescued).unwrap();
-            let expected: Vec<_> = batch.iter().map(|value| Some(plain(value))).collect();
+            let schemaless = |table: &[Field], open: &[usize], rescued| Program::schemaless(table, open, &projection, rescued).unwrap();
+            let expected: Vec<_> = batch.iter().map(|value| Some(plain(&chosen(&projection, "", value)))).collect();
             // Before the table has the new columns, and after.
             let before = Reader::new(known.clone(), schemaless);
             prop_assert_eq!(before.read(&texts), expected.clone());
             let open: Vec<usize> = (0..known.len()).collect();
-            let mut inferred = Inferred::new(&before.table, &open);
+            let mut inferred = Inferred::new(&before.table, &open, &projection);
             texts.iter().for_each(|text| inferred.see(text.as_bytes()));
             known = inferred.columns();
             prop_assert_eq!(Reader::new(known.clone(), schemaless).read(&texts), expected);

@@ -20,6 +20,7 @@ use crate::decode::mapping::{MappingOptions, OneofAs, TimeAs};
 use crate::decode::tests::show;
 use crate::error::Result;
 use crate::model::decoded::Reason;
+use crate::model::projection::ALL;
 use crate::model::schema::{Field, TableSchema, Type};
 use crate::ports::{RegisteredSchema, SchemaFormat};
 
@@ -92,7 +93,7 @@ fn rows(program: &Program, table: &[Field], records: &[Vec<u8>]) -> Vec<Result<S
 fn decode(message: &Message, options: MappingOptions, records: &[Vec<u8>]) -> Vec<Result<String, Reason>> {
     let table = columns(message, options).unwrap();
     let open: Vec<usize> = (0..table.len()).collect();
-    rows(&Program::compile(message, &table, &open, options).unwrap(), &table, records)
+    rows(&Program::compile(message, &table, &open, options, &ALL).unwrap(), &table, records)
 }
 
 fn types(fields: &[Field]) -> String {
@@ -461,7 +462,7 @@ fn tables_may_be_wider_and_lack_columns() {
     ];
     let open = [0, 1, 2, 3, 4, 5];
     let options = MappingOptions::default();
-    let program = Program::compile(&message, &table, &open, options).unwrap();
+    let program = Program::compile(&message, &table, &open, options, &ALL).unwrap();
     let mut filled: Vec<usize> = program.filled().collect();
     filled.sort_unstable();
     assert_eq!(filled, [1, 2, 3, 4, 5], "other is not the message's and out is not open");
@@ -474,7 +475,7 @@ fn tables_may_be_wider_and_lack_columns() {
         "other=null,n=null,a=0,b=0,u=0,g=null,out=null",
     ];
     assert_eq!(rows, expected.map(|row| Ok(row.to_owned())));
-    let error = |field: Field| Program::compile(&message, &[field], &[0], options).unwrap_err().chain();
+    let error = |field: Field| Program::compile(&message, &[field], &[0], options, &ALL).unwrap_err().chain();
     assert!(error(Field::optional("a", Type::String)).contains("`a`"));
     assert!(error(Field::required("n", Type::Struct(Vec::new()))).contains("optional in the schema"));
     let strict = Field::optional("n", Type::Struct(vec![Field::required("z", Type::Int)]));
@@ -486,14 +487,13 @@ fn a_message_may_go_into_one_column() {
     let (message, descriptor) = first(&proto3("message M { int32 a = 1; map<string, int32> m = 2; }"));
     let options = MappingOptions::default();
     let kind = super::mapping::column_type(&message, options).unwrap();
-    let table =
-        TableSchema { schema_id: -1, fields: vec![Field::optional("x", Type::Int), Field::optional("key", kind)] };
-    let program = Program::compile_single(&message, &table.fields, 1, options).unwrap();
+    let table = TableSchema::of(vec![Field::optional("x", Type::Int), Field::optional("key", kind)]);
+    let program = Program::compile_single(&message, &table.fields, 1, options, &ALL).unwrap();
     // A key that comes twice needs a second pass.
     let records = [encode(&descriptor, "a: 5"), vec![18, 0, 18, 2, 16, 7], vec![8]];
     let rows = rows(&program, &table.fields, &records);
     assert_eq!(rows[0], Ok("x=null,key={a=5,m=[]}".to_owned()));
     assert_eq!(rows[1], Ok("x=null,key={a=0,m=[{key=\"\",value=7}]}".to_owned()));
     assert_eq!(rows[2], Err(Reason::Truncated));
-    assert!(Program::compile_single(&message, &table.fields, 0, options).is_err());
+    assert!(Program::compile_single(&message, &table.fields, 0, options, &ALL).is_err());
 }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use iceberg::TableCreation;
 use iceberg::io::FileIO;
-use iceberg::spec::{MetadataLog, TableMetadata, TableMetadataRef};
+use iceberg::spec::{FormatVersion, MetadataLog, TableMetadata, TableMetadataRef};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
 use crate::lake::storage::{Stores, from_iceberg};
+use crate::lake::view::plain;
 use crate::model::ids::TableName;
 use crate::ports::Properties;
 use crate::runtime::clock::Clock;
@@ -126,9 +128,28 @@ impl SqlCatalog {
         }
         let read = self.clock.timeout(FILE_LIMIT, TableMetadata::read_from(&self.io, location)).await;
         let metadata = from_file(&format!("read table metadata `{location}`"), read)?;
+        self.check_kept(location, &metadata).await?;
         let metadata = TableMetadataRef::new(metadata);
         self.keep(location, &metadata);
         Ok(metadata)
+    }
+
+    /// Refuses metadata of which iceberg's own types drop a column's default, as they do where they know no way to read
+    /// one: with the next commit it would be gone, and older rows would have another value.
+    async fn check_kept(&self, location: &str, metadata: &TableMetadata) -> Result<()> {
+        if metadata.format_version() < FormatVersion::V3 {
+            return Ok(());
+        }
+        let read = self.clock.timeout(FILE_LIMIT, self.stores.read(location)).await;
+        let Some(bytes) = read.transpose()?.flatten() else { return Ok(()) };
+        let unreadable = |e| Error::corrupt(format!("read table metadata `{location}`")).with_source(e);
+        let stored: Value = serde_json::from_slice(&plain(location, bytes)?).map_err(unreadable)?;
+        let kept = serde_json::to_value(metadata).map_err(unreadable)?;
+        if defaults(&stored["schemas"]) > defaults(&kept["schemas"]) {
+            let text = format!("table metadata `{location}` has a default of a column that frazil cannot read");
+            return Err(Error::corrupt(text));
+        }
+        Ok(())
     }
 
     fn cached(&self, location: &str) -> Option<TableMetadataRef> {
@@ -217,6 +238,18 @@ impl SqlCatalog {
             });
         }
         tables
+    }
+}
+
+/// How many defaults there are in schemas, at any depth.
+fn defaults(json: &Value) -> usize {
+    match json {
+        Value::Object(members) => {
+            let is_default = |(name, value): (&String, &Value)| name.ends_with("-default") && !value.is_null();
+            members.iter().filter(|member| is_default(*member)).count() + members.values().map(defaults).sum::<usize>()
+        }
+        Value::Array(items) => items.iter().map(defaults).sum(),
+        _ => 0,
     }
 }
 

@@ -182,3 +182,28 @@ fn addresses_are_checked_at_once() {
         assert_eq!(SqlCatalog::open(options, Clock::system()).unwrap_err().kind(), ErrorKind::InvalidConfig, "{uri}");
     }
 }
+
+#[tokio::test]
+async fn metadata_with_a_default_that_would_be_lost_is_refused() {
+    for (kind, default, is_kept) in [
+        ("long", serde_json::json!(7), true),
+        ("timestamptz_ns", serde_json::json!("2026-01-01T00:00:00.000000001+00:00"), false),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let (catalog, table) = (open(&folder), name("n.t"));
+        let mut of_format_3 = creation();
+        of_format_3.format_version = FormatVersion::V3;
+        let location = catalog.create(&table, of_format_3).await.unwrap().metadata_location;
+        let stored = catalog.stores.read(&location).await.unwrap().unwrap();
+        let mut json: Value = serde_json::from_slice(&stored).unwrap();
+        let field =
+            serde_json::json!({"id": 2, "name": "at", "required": false, "type": kind, "initial-default": default});
+        json["schemas"][0]["fields"].as_array_mut().unwrap().push(field);
+        json["last-column-id"] = 2.into();
+        catalog.stores.write(&location, json.to_string().into()).await.unwrap();
+        let loaded = open(&folder).load(&table).await;
+        assert_eq!(loaded.as_ref().is_ok(), is_kept, "{kind}: {loaded:?}");
+        let text = loaded.map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(is_kept || text.contains("has a default of a column that frazil cannot read"), "{text}");
+    }
+}

@@ -61,9 +61,10 @@ async fn partitions_stay_apart_and_sorted_files_stay_sorted() {
 async fn columns_added_since_are_null_in_old_rows() {
     let mut world = World::new(false, false).await;
     world.append(5).await;
-    let mut wanted = world.state().await.schema.as_ref().clone();
+    let from = world.state().await;
+    let mut wanted = from.schema.as_ref().clone();
     wanted.fields.push(Field::optional("more", Type::List(Box::new(Field::optional("element", Type::String)))));
-    world.lake.evolve(&world.table, &wanted, &BTreeMap::new()).await.unwrap();
+    world.lake.evolve(&from, &wanted, &BTreeMap::new()).await.unwrap();
     world.append(5).await;
     world.append(5).await;
     assert_eq!(world.run(Action::Compact).await.compacted_files, 3);

@@ -2,6 +2,7 @@
 //! compared row by row and file by file.
 
 mod actions;
+mod lineage;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,8 @@ struct World {
     table: TableName,
     /// The ledger's position, and so the rows that were committed: 0, 1, 2 …
     next: i64,
+    /// Of format 3 what each row was called when it was seen first.
+    names: Mutex<lineage::Names>,
 }
 
 fn options() -> MaintainOptions {
@@ -61,23 +64,28 @@ fn lake(catalog: &MemoryCatalog, stores: &Stores, clock: &Clock) -> Arc<IcebergL
 impl World {
     /// An empty table with columns `id` and `bucket` = id % 2. Rows come in with falling ids, so that sorting shows.
     async fn new(partitioned: bool, sorted: bool) -> Self {
+        Self::of(2, partitioned, sorted).await
+    }
+
+    /// The same of an Iceberg format version.
+    async fn of(format_version: u8, partitioned: bool, sorted: bool) -> Self {
         let (clock, stores) = (Clock::system(), Stores::memory());
         let catalog = MemoryCatalog::new("memory:///warehouse", clock.clone());
         let lake = lake(&catalog, &stores, &clock);
         let fields = ["id", "bucket"].map(|name| Field::optional(name, Type::Int)).to_vec();
         let bucket = PartitionField { column: "bucket".to_owned(), transform: Transform::Identity };
         let layout = TableLayout {
-            schema: TableSchema { schema_id: -1, fields },
+            schema: TableSchema::of(fields),
             partition_by: if partitioned { vec![bucket] } else { Vec::new() },
             sort_by: if sorted { vec!["id".to_owned()] } else { Vec::new() },
-            format_version: 2,
+            format_version,
             properties: BTreeMap::new(),
             location: None,
         };
         let table: TableName = "n.t".parse().unwrap();
         lake.create(&table, &layout).await.unwrap();
         let maintainer = Maintainer::new(Arc::clone(&lake), Compute::inline(), options());
-        Self { catalog, stores, lake, maintainer, clock, table, next: 0 }
+        Self { catalog, stores, lake, maintainer, clock, table, next: 0, names: Mutex::default() }
     }
 
     async fn state(&self) -> TableState {
@@ -158,6 +166,7 @@ impl World {
         let Recovery::At(progress) = state.recovery else { panic!("{:?}", state.recovery) };
         assert_eq!(position(&progress), self.next);
         assert_eq!(state.newest_ms, Some(self.next));
+        self.check_names().await;
     }
 
     /// What the table's metadata reaches, and what is in the store; the metadata files themselves are the catalog's.
@@ -189,7 +198,8 @@ async fn compacted(world: &World) -> Work {
     let written = compact(&tools, &loaded.metadata, &key, &files).await.unwrap();
     let base_sequence = loaded.metadata.current_snapshot().unwrap().sequence_number();
     let removed = files.into_iter().map(|file| (file.path.clone(), file)).collect();
-    Work::Files(Files { key, base_sequence, removed, added: written.into_iter().collect() })
+    let (base_sequence, added) = (Some(base_sequence), written.into_iter().collect());
+    Work::Files(Files { key, base_sequence, removed, added })
 }
 
 async fn land(world: &World, lake: &IcebergLake, work: Work) -> Landed {
@@ -206,8 +216,9 @@ async fn foreign_delete(world: &World) {
     let output =
         world.stores.file_io().new_output(format!("{}/metadata/{attempt}-d.avro", metadata.location())).unwrap();
     let spec = metadata.default_partition_spec().as_ref().clone();
-    let mut writer = ManifestWriterBuilder::new(output, Some(new.id), Arc::clone(metadata.current_schema()), spec)
-        .build_v2_deletes();
+    let builder = ManifestWriterBuilder::new(output, Some(new.id), Arc::clone(metadata.current_schema()), spec);
+    let has_lineage = metadata.format_version() == FormatVersion::V3;
+    let mut writer = if has_lineage { builder.build_v3_deletes() } else { builder.build_v2_deletes() };
     let file = DataFileBuilder::default()
         .content(DataContentType::EqualityDeletes)
         .file_path(format!("{}/data/{attempt}.parquet", metadata.location()))

@@ -31,8 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-async fn walk(steps: &[Step], partitioned: bool, sorted: bool) {
-    let mut world = World::new(partitioned, sorted).await;
+async fn walk(steps: &[Step], format_version: u8, partitioned: bool, sorted: bool) {
+    let mut world = World::of(format_version, partitioned, sorted).await;
     world.append(1).await;
     let mut held: Option<Work> = None;
     for (number, step) in steps.iter().enumerate() {
@@ -85,10 +85,11 @@ proptest! {
     #[test]
     fn no_order_of_actions_loses_a_row_or_a_file(
         steps in prop::collection::vec(step(), 1..30),
+        format_version in 2_u8..=3,
         partitioned: bool,
         sorted: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(walk(&steps, partitioned, sorted));
+        runtime.block_on(walk(&steps, format_version, partitioned, sorted));
     }
 }

@@ -1,5 +1,5 @@
-//! Rows of a file in the table's current schema: columns found by field id, added ones null, promoted ones cast.
-//! Nothing here reads a file.
+//! Rows of an older schema in a table's current one: columns found by field id at any depth, added ones null or what the
+//! table says of older rows, promoted ones cast. Nothing here reads a file.
 
 use std::sync::Arc;
 
@@ -10,25 +10,35 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, SchemaRef};
 use arrow::error::ArrowError;
 
+use super::constant;
+use super::schema::{FIELD_ID_KEY, Field, Type};
 use crate::error::{Error, Result};
-use crate::model::schema::{FIELD_ID_KEY, Field, Type};
 
 /// `rows` as rows of `fields`, whose Arrow schema is `schema`.
 ///
 /// # Errors
-/// `Corrupt` where a column has no field id, a required one is missing, or a type does not become the table's.
-pub(super) fn conform(rows: &RecordBatch, fields: &[Field], schema: &SchemaRef) -> Result<RecordBatch> {
+/// `Corrupt` where no column has a field id, a required one is missing, or a type does not become the table's.
+pub fn conform(rows: &RecordBatch, fields: &[Field], schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = children(rows.schema().fields(), rows.columns(), fields, rows.num_rows())?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|e| mismatch("a row", e))
 }
 
 fn children(have: &Fields, columns: &[ArrayRef], wanted: &[Field], rows: usize) -> Result<Vec<ArrayRef>> {
-    let ids: Vec<i32> = have.iter().map(|field| id(field)).collect::<Result<_>>()?;
+    // A file of another tool may have columns that the table never had, but not only such.
+    let ids: Vec<Option<i32>> = have.iter().map(|field| id(field)).collect();
+    if let Some(field) = have.first().filter(|_| ids.iter().all(Option::is_none)) {
+        return Err(Error::corrupt(format!("column `{}` of a data file has no field id", field.name())));
+    }
     wanted
         .iter()
-        .map(|field| match ids.iter().position(|id| *id == field.id) {
+        .map(|field| match ids.iter().position(|id| *id == Some(field.id)) {
             Some(at) => column(&columns[at], field),
+            None if field.marks.initial_default.is_some() => {
+                let default = field.marks.initial_default.as_deref().unwrap_or_default();
+                let made = constant::array(&field.kind, default, rows);
+                made.ok_or_else(|| Error::corrupt(format!("column `{}` has a default of another type", field.name)))
+            }
             None if field.required => {
                 Err(Error::corrupt(format!("column `{}` is required and missing in a data file", field.name)))
             }
@@ -37,12 +47,15 @@ fn children(have: &Fields, columns: &[ArrayRef], wanted: &[Field], rows: usize) 
         .collect()
 }
 
-fn id(field: &ArrowField) -> Result<i32> {
-    let id = field.metadata().get(FIELD_ID_KEY).and_then(|id| id.parse().ok());
-    id.ok_or_else(|| Error::corrupt(format!("column `{}` of a data file has no field id", field.name())))
+fn id(field: &ArrowField) -> Option<i32> {
+    field.metadata().get(FIELD_ID_KEY).and_then(|id| id.parse().ok())
 }
 
-fn column(have: &ArrayRef, wanted: &Field) -> Result<ArrayRef> {
+/// One column as a column of `wanted`.
+///
+/// # Errors
+/// As [`conform`].
+pub fn column(have: &ArrayRef, wanted: &Field) -> Result<ArrayRef> {
     let name = wanted.name.as_str();
     let target = wanted.kind.to_arrow();
     let broken = |e: ArrowError| mismatch(name, e);
@@ -106,6 +119,7 @@ mod tests {
     use arrow::datatypes::Schema;
 
     use super::*;
+    use crate::model::schema::Marks;
 
     fn with_id(id: i32, field: Field) -> Field {
         Field { id, ..field }
@@ -152,6 +166,33 @@ mod tests {
         assert_eq!((point.is_null(0), point.is_null(1)), (false, true));
         assert_eq!(point.column(0).null_count(), 2);
         assert_eq!(conformed.column(2).as_ref(), &Int64Array::from(vec![Some(1), None]));
+    }
+
+    #[test]
+    fn rows_of_before_have_the_initial_default() {
+        let with = |id, field: Field, bytes: &[u8]| {
+            let marks = Marks { initial_default: Some(bytes.to_vec()), ..Marks::default() };
+            Field { id, marks, ..field }
+        };
+        let old = [
+            with_id(1, Field::optional("a", Type::Int)),
+            with_id(3, Field::optional("s", Type::Struct(vec![with_id(5, Field::optional("x", Type::Int))]))),
+        ];
+        let ints: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+        let fields = Fields::from(vec![with_id(5, Field::optional("x", Type::Int)).to_arrow()]);
+        let point = StructArray::try_new(fields, vec![Arc::clone(&ints)], None).unwrap();
+        let rows = batch(&old, vec![ints, Arc::new(point)]);
+        let inner = vec![with(6, Field::optional("y", Type::String), b"y")];
+        let new = [
+            with(4, Field::required("added", Type::Long), &7_i64.to_le_bytes()),
+            with_id(3, Field::optional("s", Type::Struct(inner))),
+        ];
+        let conformed = conform(&rows, &new, &schema(&new)).unwrap();
+        assert_eq!(conformed.column(0).as_ref(), &Int64Array::from(vec![7, 7]));
+        let point = conformed.column(1).as_struct();
+        assert_eq!(point.column(0).as_ref(), &StringArray::from(vec!["y", "y"]));
+        let other = [with(4, Field::required("added", Type::Long), b"no")];
+        assert!(conform(&rows, &other, &schema(&other)).unwrap_err().to_string().contains("default of another type"));
     }
 
     #[test]
