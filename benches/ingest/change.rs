@@ -58,21 +58,17 @@ pub fn run() {
     let mut gaps: Vec<Duration> = steps.windows(2).map(|pair| pair[1] - pair[0]).collect();
     gaps.sort();
     let (usual, longest) = (gaps[gaps.len() / 2], *gaps.last().unwrap());
-    // Every metadata file is a commit: of rows, of a schema, or the table's making.
-    let versions = lake.files(".metadata.json").len();
-    let lists = lake.files(".avro").iter().filter(|file| name(file).starts_with("snap-")).count();
+    let modified = |file: &std::path::PathBuf| file.metadata().unwrap().modified().unwrap();
+    let newest = lake.files(".metadata.json").into_iter().max_by_key(modified).unwrap();
+    let metadata: Value = serde_json::from_slice(&std::fs::read(newest).unwrap()).unwrap();
     println!(
-        "change: {} commits of rows {:.2} s apart, {:.2} s at most: {:.2} s more than usual; {versions} versions of the table, \
-         {lists} of them snapshots",
+        "change: {} commits of rows {:.2} s apart, {:.2} s at most: {:.2} s more than usual; {} commit of the schema",
         steps.len(),
         usual.as_secs_f64(),
         longest.as_secs_f64(),
         longest.saturating_sub(usual).as_secs_f64(),
+        metadata["schemas"].as_array().unwrap().len() - 1,
     );
-}
-
-fn name(file: &std::path::Path) -> &str {
-    file.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default()
 }
 
 /// When the count of committed rows grew, since `begun`.
