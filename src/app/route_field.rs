@@ -201,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn aliases_do_not_lead_to_the_field() {
+        let text = r#"{"type":"record","name":"R","fields":[{"name":"land","type":"string","aliases":["country"]}]}"#;
+        let written =
+            RegisteredSchema { id: 1, format: SchemaFormat::Avro, text: text.to_owned(), references: Vec::new() };
+        let schema = Schema::parse(&written).unwrap();
+        for (by_name, aliases) in [(false, 1), (true, 0)] {
+            let options = MappingOptions { by_name, ..MappingOptions::default() };
+            let Columns::Each(fields) = schema.columns(crate::decode::MessagePath::FIRST, options).unwrap() else {
+                panic!("no fields")
+            };
+            assert_eq!(fields[0].sources.len(), aliases, "{fields:?}");
+        }
+    }
+
+    #[test]
     fn a_field_has_its_column_and_those_for_other_types() {
         for (column, is) in [("kind", true), ("Kind", true), ("kind__string", true), ("kind_of", false), ("kin", false)]
         {

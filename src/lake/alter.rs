@@ -57,7 +57,7 @@ impl IcebergLake {
             }
             let properties: HashMap<String, String> = alteration.properties.clone().into_iter().collect();
             updates.push(TableUpdate::SetProperties { updates: properties });
-            let change = TableChange { table: table.clone(), requirements, updates };
+            let change = TableChange { table: table.clone(), requirements, properties: Vec::new(), updates };
             match self.committer.catalog.commit(vec![change]).await? {
                 Applied::Done(_) => return Ok(()),
                 // Where an answer was lost it is done once more, which changes nothing.

@@ -241,7 +241,7 @@ impl Committer {
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference: branch },
         ];
-        TableChange { table: table.clone(), requirements, updates }
+        TableChange { table: table.clone(), requirements, properties: Vec::new(), updates }
     }
 
     /// Drops the oldest half of the snapshots once there are twice as many as are to be kept, so that a commit's cost

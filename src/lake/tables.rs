@@ -136,7 +136,10 @@ impl Lake for IcebergLake {
                 TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
                 TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
             ];
-            let change = TableChange { table: table.clone(), requirements, updates };
+            // What columns are to schemas is a property, and must be what `wanted` was worked out from.
+            let known = metadata.properties().get(identity::PROPERTY).cloned();
+            let properties = vec![(identity::PROPERTY.to_owned(), known)];
+            let change = TableChange { table: table.clone(), requirements, properties, updates };
             if let Applied::Done(tables) = self.committer.catalog.commit(vec![change]).await? {
                 let loaded = tables.first().ok_or_else(|| Error::bug("a commit answered without its table"))?;
                 return self.saw(table, loaded);

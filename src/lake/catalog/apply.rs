@@ -29,6 +29,10 @@ pub(super) fn apply(current: &LoadedTable, change: &TableChange) -> Result<Next>
             return Ok(Next::Conflict(format!("table `{}`: {error}", change.table)));
         }
     }
+    let is_other = |(name, text): &&(String, Option<String>)| metadata.properties().get(name) != text.as_ref();
+    if let Some((name, _)) = change.properties.iter().find(is_other) {
+        return Ok(Next::Conflict(format!("table `{}`: property `{name}` has changed", change.table)));
+    }
     if let Some(found) = change.updates.iter().find_map(|update| overtaken(metadata, update)) {
         return Ok(Next::Conflict(format!("table `{}`: {found}", change.table)));
     }

@@ -33,6 +33,8 @@ pub struct TableChange {
     pub table: TableName,
     /// All must hold on the current metadata.
     pub requirements: Vec<TableRequirement>,
+    /// Properties that must be as said here, or not be there; REST has no such requirement.
+    pub properties: Vec<(String, Option<String>)>,
     /// Applied in order where they do.
     pub updates: Vec<TableUpdate>,
 }

@@ -34,6 +34,7 @@ pub(super) fn set(table: &TableName, current: &LoadedTable, key: &str, value: &s
             TableRequirement::UuidMatch { uuid: current.metadata.uuid() },
             TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id },
         ],
+        properties: Vec::new(),
         updates: vec![TableUpdate::SetProperties { updates: HashMap::from([(key.to_owned(), value.to_owned())]) }],
     }
 }
@@ -55,6 +56,7 @@ pub(super) fn append(table: &TableName, current: &LoadedTable, branch: &str, sna
     TableChange {
         table: table.clone(),
         requirements: vec![TableRequirement::RefSnapshotIdMatch { r#ref: branch.to_owned(), snapshot_id: parent }],
+        properties: Vec::new(),
         updates: vec![
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: branch.to_owned(), reference },
@@ -105,10 +107,21 @@ pub(super) async fn check_catalog(catalog: &dyn Catalog) {
     let mut wrong = set(&a, &side[0], "k", "v");
     wrong.updates.push(TableUpdate::SetCurrentSchema { schema_id: 99 });
     assert_eq!(catalog.commit(vec![wrong]).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
-    let gone = TableChange { table: name("n.gone"), requirements: vec![], updates: vec![] };
+    let gone = TableChange { table: name("n.gone"), requirements: vec![], properties: vec![], updates: vec![] };
     assert!(matches!(catalog.commit(vec![gone]).await, Ok(Applied::Conflict(_))));
     let same = catalog.load(&a).await.unwrap().unwrap();
     assert_eq!(same.metadata_location, side[0].metadata_location);
+
+    // Properties that a change was worked out from must be as they were.
+    let of = |text: Option<&str>| TableChange {
+        properties: vec![("k".to_owned(), text.map(str::to_owned))],
+        ..set(&a, &same, "k", "new")
+    };
+    assert!(matches!(catalog.commit(vec![of(Some("old"))]).await, Ok(Applied::Conflict(_))));
+    let set = done(catalog.commit(vec![of(None)]).await.unwrap());
+    assert_eq!(set[0].metadata.properties()["k"], "new");
+    assert!(matches!(catalog.commit(vec![of(None)]).await, Ok(Applied::Conflict(_))));
+    assert!(matches!(catalog.commit(vec![of(Some("new"))]).await, Ok(Applied::Done(_))));
 
     // A lease has one owner until it runs out or is given back.
     for (owner, now_ms, until_ms, taken) in [

@@ -402,7 +402,7 @@ impl<'a> Replace<'a> {
             updates.extend(partitions.map(|_| TableUpdate::RemovePartitionStatistics { snapshot_id: *id }));
         }
         updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: gone });
-        let change = TableChange { table: self.table.clone(), requirements, updates };
+        let change = TableChange { table: self.table.clone(), requirements, properties: Vec::new(), updates };
         Ok(Prepared::Change { change: Box::new(change), list: None, dropped: Some(dropped) })
     }
 
